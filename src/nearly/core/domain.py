@@ -1,0 +1,238 @@
+"""Where a surrogate may be asked: a box, anything at all, or whatever looks like the data it was fitted on."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nearly.core.errors import BadInput
+from nearly.core.validate import as_floating, describe, generator_from
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
+
+class Domain(nn.Module, ABC):
+    """A set of inputs. Its tensors are buffers, so that it moves with the surrogate that it belongs to."""
+
+    kind: str
+
+    @abstractmethod
+    def contains(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, " n"]:
+        """Which inputs lie inside."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line in words, for certificates and reports."""
+
+    def settings(self) -> dict[str, Any]:
+        """What beside the buffers is needed to build it again; JSON."""
+        return {}
+
+
+class Anywhere(Domain):
+    """Every input: a linear map's certificate speaks of a random direction, not of a region."""
+
+    kind = "anywhere"
+
+    def contains(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, " n"]:
+        """Always true."""
+        return torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
+
+    def describe(self) -> str:
+        """One line in words."""
+        return "inputs of any size and direction"
+
+
+class Box(Domain):
+    """The box `lower <= x <= upper`, sampled uniformly, or log-uniformly in the coordinates where `log` is set.
+
+    Args:
+        lower: shape (d,).
+        upper: shape (d,); above `lower` in every coordinate.
+        log: one flag for all coordinates or one each; those coordinates must be positive.
+
+    Raises:
+        BadInput: for empty, non-finite or crossed limits.
+
+    Example:
+        >>> Box([0.0, 1.0], [1.0, 2.0]).sample(3, 0).shape
+        torch.Size([3, 2])
+    """
+
+    kind = "box"
+    lower: Tensor
+    upper: Tensor
+    log: Tensor
+
+    def __init__(self, lower: Any, upper: Any, *, log: Any = False) -> None:
+        super().__init__()
+        low = as_floating("lower", lower, dimensions=1).to(torch.float64)
+        high = as_floating("upper", upper, dimensions=1).to(torch.float64)
+        if low.shape != high.shape or not bool((low < high).all()):
+            raise BadInput("upper", "above lower in every coordinate", f"lower {low.tolist()}, upper {high.tolist()}")
+        flags = torch.as_tensor(log, dtype=torch.bool).expand(low.shape).clone()
+        if bool((flags & (low <= 0)).any()):
+            raise BadInput("lower", "positive where log is set", low.tolist())
+        self.register_buffer("lower", low)
+        self.register_buffer("upper", high)
+        self.register_buffer("log", flags)
+
+    @property
+    def dimension(self) -> int:
+        """The number of coordinates."""
+        return self.lower.numel()
+
+    def sample(self, n: int, generator: int | torch.Generator) -> Float[Tensor, "n d"]:
+        """Draw n points."""
+        unit = torch.rand(n, self.dimension, dtype=torch.float64, generator=generator_from(generator))
+        return self.from_unit(unit.to(self.lower))
+
+    def from_unit(self, unit: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Map the unit cube onto the box, geometrically in log coordinates."""
+        low, high = self._scaled_ends()
+        scaled = low + unit * (high - low)
+        return torch.where(self.log, scaled.exp(), scaled).clamp(self.lower, self.upper)
+
+    def to_symmetric(self, inputs: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Map the box onto `[-1, 1]^d`, logarithmically in log coordinates."""
+        low, high = (end.to(inputs) for end in self._scaled_ends())
+        scaled = torch.where(self.log.to(inputs.device), inputs.clamp(min=torch.finfo(inputs.dtype).tiny).log(), inputs)
+        return (2 * scaled - low - high) / (high - low)
+
+    def _scaled_ends(self) -> tuple[Tensor, Tensor]:
+        return (
+            torch.where(self.log, self.lower.clamp(min=torch.finfo(self.lower.dtype).tiny).log(), self.lower),
+            torch.where(self.log, self.upper.clamp(min=torch.finfo(self.upper.dtype).tiny).log(), self.upper),
+        )
+
+    def contains(self, inputs: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+        """Inside up to four units of round-off of the input's dtype, so that a cast corner is still a corner."""
+        if inputs.ndim != 2 or inputs.shape[1] != self.dimension:
+            raise BadInput("inputs", f"of shape (n, {self.dimension})", describe(inputs))
+        lower, upper = self.lower.to(inputs), self.upper.to(inputs)
+        slack = 4 * torch.finfo(inputs.dtype).eps * torch.maximum(lower.abs(), upper.abs())
+        return ((inputs >= lower - slack) & (inputs <= upper + slack)).all(dim=1)
+
+    def describe(self) -> str:
+        """One line in words."""
+        spread = (
+            "log-uniform" if bool(self.log.all()) else "uniform" if not bool(self.log.any()) else "part log-uniform"
+        )
+        low, high = self.lower.tolist(), self.upper.tolist()
+        if len(set(low)) == len(set(high)) == 1:
+            return f"the box [{low[0]:g}, {high[0]:g}]^{len(low)}, {spread}"
+        return "the box " + " x ".join(f"[{a:g}, {b:g}]" for a, b in zip(low, high, strict=True)) + f", {spread}"
+
+
+class Cloud(Domain):
+    """Inputs that look like the data: near a reference row, no further than fresh rows of the same source are.
+
+    The distance is taken in whitened principal coordinates together with the distance from their span, so that an input
+    orthogonal to all data is seen too. The threshold is an order statistic of the distances of rows that are not among the
+    references: a fresh row of the same source is refused with probability at most `false_alarm`, exactly, for any distribution
+    (split conformal prediction; Vovk, Gammerman, Shafer 2005, proposition 2.4).
+    """
+
+    kind = "cloud"
+    mean: Tensor
+    axes: Tensor
+    scales: Tensor
+    residual_scale: Tensor
+    references: Tensor
+    threshold: Tensor
+
+    def __init__(self, *, false_alarm: float, **buffers: Tensor) -> None:
+        super().__init__()
+        self.false_alarm = float(false_alarm)
+        for name in ("mean", "axes", "scales", "residual_scale", "references", "threshold"):
+            self.register_buffer(name, buffers[name])
+
+    @classmethod
+    def fit(
+        cls, inputs: Float[Tensor, "n ..."], *, false_alarm: float = 0.01, most_axes: int = 16, most: int = 512
+    ) -> Cloud:
+        """Set up from rows: three quarters are references (at most `most`), the others calibrate the threshold.
+
+        Args:
+            inputs: at least four rows, exchangeable (their order carries no meaning).
+            false_alarm: the asked rate at which fresh rows are refused; the stated one is lower or, where there are too few
+                calibrating rows for it, 1 / (rows + 1).
+            most_axes: the most principal axes.
+            most: the most reference rows.
+
+        Returns:
+            The domain.
+
+        Raises:
+            BadInput: for fewer than four rows.
+        """
+        rows = inputs.reshape(len(inputs), -1)
+        if len(rows) < 4:
+            raise BadInput("inputs", "at least four rows, to tell what the data look like", len(rows))
+        rows = rows if rows.is_floating_point() else rows.to(torch.float64)
+        split = min(most, 3 * len(rows) // 4)
+        reference, calibration = rows[:split], rows[split:]
+        mean = reference.mean(dim=0)
+        _, singular, axes = torch.linalg.svd(reference - mean, full_matrices=False)
+        scales = singular / math.sqrt(split)
+        kept = min(most_axes, int((scales > 1e-6 * scales[0].clamp(min=torch.finfo(rows.dtype).tiny)).sum()))
+        axes, scales = axes[:kept], scales[:kept]
+        held = calibration - mean
+        residual = (held - (held @ axes.T) @ axes).norm(dim=1)
+        floor = 1e-6 * (scales[0] if kept else torch.ones((), dtype=rows.dtype, device=rows.device))
+        cloud = cls(
+            false_alarm=false_alarm,
+            mean=mean,
+            axes=axes,
+            scales=scales,
+            residual_scale=residual.median().clamp(min=floor),
+            references=torch.zeros(0, kept + 1, dtype=rows.dtype, device=rows.device),
+            threshold=torch.zeros((), dtype=rows.dtype, device=rows.device),
+        )
+        cloud.references = cloud._features(reference)
+        distances = cloud.distance(calibration).sort().values
+        place = min(math.ceil((len(distances) + 1) * (1 - false_alarm)), len(distances))
+        cloud.threshold = distances[place - 1] * (1 + 1e-6)
+        cloud.false_alarm = 1 - place / (len(distances) + 1)
+        return cloud
+
+    def _features(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        centered = rows.to(self.mean) - self.mean
+        coordinates = centered @ self.axes.T
+        residual = (centered - coordinates @ self.axes).norm(dim=1, keepdim=True)
+        return torch.cat([coordinates / self.scales, residual / self.residual_scale], dim=1)
+
+    def distance(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
+        """Distance to the nearest reference row; unit: one standard deviation of the data along an axis."""
+        features = self._features(inputs.reshape(len(inputs), -1))
+        return torch.cdist(features, self.references, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+
+    def contains(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, " n"]:
+        """Which inputs are no further from the references than fresh rows are."""
+        if inputs[0].numel() != self.mean.numel():
+            raise BadInput("inputs", f"rows of {self.mean.numel()} numbers", describe(inputs))
+        return self.distance(inputs) <= self.threshold
+
+    def describe(self) -> str:
+        """One line in words."""
+        return f"inputs like the fitted rows (nearest-row distance; false alarms at most {self.false_alarm:.2%})"
+
+    def settings(self) -> dict[str, Any]:
+        """The stated false-alarm rate."""
+        return {"false_alarm": self.false_alarm}
+
+
+def restore_domain(kind: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Domain:
+    """Build a domain from what an artifact holds."""
+    if kind == "anywhere":
+        return Anywhere()
+    if kind == "box":
+        return Box(**tensors)
+    if kind == "cloud":
+        return Cloud(**settings, **tensors)
+    raise BadInput("domain", "one of anywhere, box, cloud", kind)

@@ -1,0 +1,110 @@
+"""The contract of everything that fits a surrogate: parameters constrained by data on a card, checked once at the entry."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from nearly.core.errors import BadInput
+from nearly.core.supply import METHOD, Supply, stream
+from nearly.core.surrogate import Model, Surrogate
+from nearly.core.target import Target
+from nearly.core.validate import describe, require_float, require_int
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Fits surrogates. Concrete methods are frozen dataclasses whose fields are their parameters, beside a `CARD` in their module.
+
+    The card is a literal dictionary, readable without importing the module:
+    `name`, `nouns`, `rows` (of the source list), `replaces`, `certificate` (kind), `rate`, `cost`,
+    `parameters` (name -> constraint: `["integer", least, most]`, `["real", above, below]` or `["choice", ...]`, a leading
+    "optional " allows None), `budget` (the parameter that grows, its `start`, `factor` and `most`) and `skips` (contract check -> reason).
+    """
+
+    card: ClassVar[dict[str, Any]]
+    model: ClassVar[type[Model]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.card = getattr(sys.modules[cls.__module__], "CARD", None) or getattr(cls, "card", {})
+
+    def __post_init__(self) -> None:
+        for name, constraint in self.card["parameters"].items():
+            check_parameter(name, getattr(self, name), constraint)
+
+    @classmethod
+    def id(cls) -> str:
+        """Room and class name, as in `fields.ReducedBasis`; a class outside the package goes by its full name."""
+        parts = cls.__module__.split(".")
+        return f"{parts[1]}.{cls.__name__}" if parts[0] == "nearly" else f"{cls.__module__}:{cls.__name__}"
+
+    @classmethod
+    def refuses(cls, target: Target) -> str | None:
+        """Why this method cannot fit this target, or None."""
+        nouns = cls.card["nouns"]
+        return None if target.noun in nouns else f"it fits {' and '.join(nouns)} targets, not a {target.noun}"
+
+    def with_budget(self, budget: int) -> Self:
+        """The same method with another budget."""
+        return replace(self, **{self.card["budget"]["parameter"]: budget})
+
+    def fit(self, target: Target, *, seed: int = 0, supply: Supply | None = None) -> Surrogate:
+        """Fit without certifying; `nearly.fit(target, method=...)` does both.
+
+        Args:
+            target: a target of one of the card's nouns.
+            seed: fixes every draw: same seed, same bits.
+            supply: shared pairs, when several methods are fitted to one target.
+
+        Returns:
+            The surrogate, its certificate still None.
+
+        Raises:
+            BadInput: when the method cannot fit this target.
+        """
+        if not isinstance(target, Target):
+            raise BadInput("target", "a target such as nearly.Field or nearly.Function", describe(target))
+        reason = self.refuses(target)
+        if reason is not None:
+            raise BadInput("method", f"able to fit {target.name}", f"{self.id()}: {reason}")
+        require_int("seed", seed, least=0)
+        if supply is None:
+            supply = Supply(target, seed)
+        return Surrogate(
+            self._fit(target, supply, stream(seed, METHOD)),
+            supply.domain(),
+            method=self.id(),
+            hyperparameters=asdict(self),
+            noun=target.noun,
+            unit=target.unit,
+            seen=supply.seen,
+        )
+
+    @abstractmethod
+    def _fit(self, target: Any, supply: Supply, generator: torch.Generator) -> Model:
+        """The fitted model."""
+
+
+def check_parameter(name: str, value: Any, constraint: list[Any]) -> None:
+    """Check one parameter against its card's constraint.
+
+    Raises:
+        BadInput: when it is broken.
+    """
+    kind, *limits = constraint
+    if kind.startswith("optional "):
+        if value is None:
+            return
+        kind = kind.removeprefix("optional ")
+    if kind == "integer":
+        require_int(name, value, least=limits[0], most=limits[1])
+    elif kind == "real":
+        require_float(name, value, above=limits[0], below=limits[1])
+    elif value not in limits:
+        raise BadInput(name, f"one of {', '.join(map(str, limits))}", value)

@@ -1,0 +1,85 @@
+"""The catalogue: cards are read from source text, so that listing methods imports none of them, nor torch."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nearly.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from nearly.core.method import Method
+
+ROOMS = ("matrices", "functions", "fields", "networks", "measures", "decisions", "graphs")
+
+
+@cache
+def cards() -> dict[str, dict[str, Any]]:
+    """All cards by method id, each with its `module` added; the package's own, then those of the entry points `nearly.methods`.
+
+    An entry point's value is a module that holds one CARD and one method.
+
+    Returns:
+        id -> card, in alphabetical order of the ids within each source.
+    """
+    root = Path(__file__).resolve().parent.parent
+    found: dict[str, dict[str, Any]] = {}
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.py")):
+            card = read_card(path)
+            if card is not None:
+                module = ".".join(("nearly", *path.relative_to(root).with_suffix("").parts))
+                found[f"{room}.{card['name']}"] = card | {"module": module}
+    for point in entry_points(group="nearly.methods"):
+        spec = find_spec(point.value)
+        if spec is None or spec.origin is None:
+            raise BadInput(f"entry point {point.name}", "a module that can be found", point.value)
+        card = read_card(Path(spec.origin))
+        if card is None:
+            raise BadInput(f"entry point {point.name}", "a module with a CARD", point.value)
+        found[f"{point.value}:{card['name']}"] = card | {"module": point.value}
+    return found
+
+
+def read_card(path: Path) -> dict[str, Any] | None:
+    """The literal after `CARD = ` at the start of a line of a source file, or None; only that text is parsed.
+
+    Raises:
+        BadInput: when it is no literal dictionary with a name.
+    """
+    text = path.read_text(encoding="utf-8")
+    start = text.find("\nCARD = {")
+    if start < 0:
+        return None
+    end = text.find("\n}", start)
+    try:
+        card = ast.literal_eval(text[start + len("\nCARD = ") : end + 2])
+        card["name"]
+    except (ValueError, SyntaxError, KeyError) as error:
+        raise BadInput(f"CARD of {path.name}", "a literal dictionary with a name, closed by } at the start of a line", error) from error
+    return card
+
+
+def method_class(name: str) -> type[Method]:
+    """The method class of an id; imports its module and no other.
+
+    Raises:
+        BadInput: for an unknown id; the message names near ones.
+    """
+    card = cards().get(name)
+    if card is None:
+        import difflib
+
+        near = difflib.get_close_matches(name, cards(), n=3, cutoff=0.4)
+        raise BadInput("method", "an installed method (see `nearly methods`)", repr(name), f"Near: {', '.join(near)}." if near else "")
+    return getattr(importlib.import_module(card["module"]), card["name"])
+
+
+def methods_for(noun: str) -> list[type[Method]]:
+    """All methods that fit a noun."""
+    return [method_class(name) for name, card in cards().items() if noun in card["nouns"]]

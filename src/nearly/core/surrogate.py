@@ -1,0 +1,224 @@
+"""What comes out: a module that answers as the target nearly does, and knows how nearly, where, and at what cost."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from nearly.core.certificate import certificate_from_manifest, certificate_to_manifest
+from nearly.core.cost import Cost
+from nearly.core.domain import Domain, restore_domain
+from nearly.core.errors import ArtifactError, BadInput, NearlyError, OutOfDomain, OutsideDomainWarning
+from nearly.core.validate import as_floating
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jaxtyping import Float
+
+    from nearly.core.certificate import Certificate
+    from nearly.core.target import Target
+
+
+class Model(nn.Module, ABC):
+    """What a method fits: plain tensors (buffers) and JSON settings, both given as keywords, so that an artifact can hold it.
+
+    A concrete model names its keywords in its own `__init__` and passes them on; `model(**settings, **tensors)` builds it again.
+    """
+
+    theorem: ClassVar[str | None] = None  # in words, where `bound` rests on one
+    needs_target: ClassVar[bool] = False  # whether a part of the target is called to answer, as a coarse solver is
+
+    def __init__(self, **state: Any) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {}
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+                self.settings[name] = value
+
+    @classmethod
+    def restore(cls, settings: dict[str, Any], tensors: dict[str, Tensor], target: Target | None) -> Self:
+        """Build the model from what an artifact holds; models that call a part of the target override this."""
+        return cls(**settings, **tensors)
+
+    @property
+    @abstractmethod
+    def operations(self) -> int:
+        """Floating-point operations for one input, counted from the formula; orders models by price, the same on every machine."""
+
+    def bound(self, inputs: Tensor) -> Tensor:
+        """The theorem's bound on the error per input, shape (n,), in the target's unit."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype computed in."""
+        return next((t.dtype for t in self.state_dict().values() if t.is_floating_point()), torch.float64)
+
+
+class Surrogate(nn.Module):
+    """Answers as the target nearly does.
+
+    Calling it checks the domain first. `.to()`, autograd and `torch.compile` work as for any module; `torch.export` takes `.model`,
+    which leaves the domain check out.
+
+    Attributes:
+        model: the fitted tensors and the formula.
+        domain: where it was certified.
+        certificate: how nearly; None until certified, or once withdrawn.
+        cost: how cheaply; None until measured.
+        method: id of the method that made it.
+        hyperparameters: of that method.
+        noun: of the target.
+        unit: of errors.
+        seen: fingerprints of the data rows that were used to fit or choose, so that none of them ever certifies.
+        outside: "raise" raises `OutOfDomain` for inputs outside the domain; "warn" warns, answers, and withdraws the certificate.
+    """
+
+    seen: Tensor
+
+    def __init__(
+        self,
+        model: Model,
+        domain: Domain,
+        *,
+        method: str,
+        hyperparameters: dict[str, Any],
+        noun: str,
+        unit: str,
+        seen: Tensor | None = None,
+        certificate: Certificate | None = None,
+        cost: Cost | None = None,
+        outside: Literal["raise", "warn"] = "raise",
+    ) -> None:
+        super().__init__()
+        self.model, self.domain = model, domain
+        self.method, self.hyperparameters, self.noun, self.unit = method, hyperparameters, noun, unit
+        self.certificate, self.cost, self.outside = certificate, cost, outside
+        self.register_buffer("seen", torch.zeros(0, dtype=torch.int64) if seen is None else seen)
+
+    def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """The predictions, one per input row, in the input's dtype.
+
+        Raises:
+            OutOfDomain: for an input outside the certified domain (unless `outside` is "warn").
+        """
+        dtype, inputs = inputs.dtype, self._admit(inputs)
+        return self.model(inputs).to(dtype)
+
+    def bound(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
+        """A proven bound on the error of each prediction, in `unit`, computed without the target.
+
+        Raises:
+            BadInput: if this surrogate's method has no such theorem.
+            OutOfDomain: as for a call.
+        """
+        if self.model.theorem is None:
+            raise BadInput("surrogate", "of a method with a Bound certificate", self.method)
+        dtype, inputs = inputs.dtype, self._admit(inputs)
+        return self.model.bound(inputs).to(dtype)
+
+    def _admit(self, inputs: Tensor) -> Tensor:
+        inside = self.domain.contains(inputs)
+        if not inside.all():
+            if not bool(torch.isfinite(inputs).all()):
+                raise BadInput("inputs", "finite", "NaN or infinite entries")
+            outside = (~inside).nonzero().flatten().tolist()
+            message = f"{len(outside)} of {len(inputs)} inputs lie outside {self.domain.describe()}; first: input {outside[0]}"
+            if self.outside == "raise":
+                raise OutOfDomain(f"{message}. The certificate says nothing there; outside='warn' answers all the same.")
+            self.certificate = None
+            warnings.warn(f"{message}. The certificate is withdrawn.", OutsideDomainWarning, stacklevel=3)
+        return inputs.to(self.model.dtype)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all its tensors."""
+        return sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file; killed at any instant, the old file or the new one is there.
+
+        Raises:
+            ArtifactError: when the file cannot be written.
+        """
+        from nearly.core.artifact import write_artifact
+
+        manifest = {
+            "method": self.method,
+            "hyperparameters": self.hyperparameters,
+            "noun": self.noun,
+            "unit": self.unit,
+            "domain": {"kind": self.domain.kind, "settings": self.domain.settings()},
+            "settings": self.model.settings,
+            "certificate": certificate_to_manifest(self.certificate),
+            "cost": None if self.cost is None else self.cost.to_manifest(),
+            "versions": _versions(),
+        }
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"domain.{k}": v for k, v in self.domain.state_dict().items()}
+        write_artifact(path, manifest, tensors | {"seen": self.seen})
+
+
+def load(path: str | Path, *, target: Target | None = None) -> Surrogate:
+    """Read a surrogate. Nothing in the file is executed; digest, sizes and names are checked before anything is allocated.
+
+    Args:
+        path: the artifact.
+        target: needed by the few surrogates that call a part of their target (a coarse solver, a network's skeleton).
+
+    Returns:
+        The surrogate, on the CPU.
+
+    Raises:
+        ArtifactError: for a file that is damaged, no artifact, or of a method that is not installed.
+        BadInput: when a target is needed.
+    """
+    from nearly.core.artifact import read_artifact
+    from nearly.core.registry import method_class
+
+    manifest, tensors = read_artifact(path)
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    try:
+        model_class = method_class(manifest["method"]).model
+        if model_class.needs_target and target is None:
+            raise BadInput("target", f"given to load a surrogate of {manifest['method']}, which calls a part of it", None)
+        return Surrogate(
+            model_class.restore(manifest["settings"], part("model."), target),
+            restore_domain(manifest["domain"]["kind"], manifest["domain"]["settings"], part("domain.")),
+            method=manifest["method"],
+            hyperparameters=manifest["hyperparameters"],
+            noun=manifest["noun"],
+            unit=manifest["unit"],
+            seen=tensors["seen"],
+            certificate=certificate_from_manifest(manifest["certificate"]),
+            cost=None if manifest["cost"] is None else Cost.from_manifest(manifest["cost"]),
+        )
+    except NearlyError as error:
+        if isinstance(error, BadInput) and error.argument == "target":
+            raise
+        raise ArtifactError(f"{path} does not describe a surrogate that this version knows: {error}") from error
+    except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path} lacks or misdescribes a part of a surrogate ({type(error).__name__}: {error})") from error
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("nearly", "torch", "numpy", "scipy")}
+
+
+def operations_of_maps(*sizes: tuple[int, int]) -> int:
+    """Operations of applying dense maps of the given (rows, columns) to one vector each."""
+    return sum(2 * math.prod(size) for size in sizes)

@@ -1,0 +1,100 @@
+"""Checks at the entry. Conditions are written so that NaN fails them; messages name argument, requirement and what came."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nearly.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def describe(value: object) -> str:
+    """A short description of a value for an error message."""
+    if isinstance(value, torch.Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None:
+        return f"{type(value).__name__} of dtype {dtype} and shape {tuple(shape)}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{type(value).__name__} {text[:60]}..."
+
+
+def require_float(name: str, value: object, *, above: float | None = None, below: float | None = None) -> float:
+    """A finite real number strictly between the given ends."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(name, "a real number", describe(value))
+    number = float(value)
+    low = float("-inf") if above is None else above
+    high = float("inf") if below is None else below
+    if not low < number < high:
+        limits = [f"> {above}"] if above is not None else []
+        limits += [f"< {below}"] if below is not None else []
+        raise BadInput(name, " and ".join(["finite", *limits]), value)
+    return number
+
+
+def require_int(name: str, value: object, *, least: int | None = None, most: int | None = None) -> int:
+    """An integer (a bool is none) within the given closed range."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadInput(name, "an integer", describe(value))
+    if (least is not None and value < least) or (most is not None and value > most):
+        limits = [f">= {least}"] if least is not None else []
+        limits += [f"<= {most}"] if most is not None else []
+        raise BadInput(name, "an integer " + " and ".join(limits), value)
+    return value
+
+
+def as_floating(name: str, value: Any, *, dimensions: int | None = None, least_dimensions: int = 0) -> Tensor:
+    """A non-empty, finite, real floating tensor; arrays, lists and integer types are converted, complex ones refused.
+
+    Args:
+        name: the argument's name, for messages.
+        value: a tensor, array or nested list. Floating tensors keep dtype and device; all else becomes float64.
+        dimensions: the exact number of dimensions, if it matters.
+        least_dimensions: the least number of dimensions.
+
+    Returns:
+        The tensor; the input itself where nothing had to change.
+
+    Raises:
+        BadInput: when a requirement is broken.
+    """
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(name, "numeric", describe(value)) from error
+    if tensor.is_complex():
+        raise BadInput(name, "real", describe(tensor))
+    if not tensor.is_floating_point():
+        tensor = tensor.to(torch.float64)
+    if dimensions is not None and tensor.ndim != dimensions:
+        raise BadInput(name, f"{dimensions}-dimensional", describe(tensor))
+    if tensor.ndim < least_dimensions:
+        raise BadInput(
+            name, f"at least {least_dimensions}-dimensional (first dimension: one row per input)", describe(tensor)
+        )
+    if tensor.numel() == 0:
+        raise BadInput(name, "non-empty", describe(tensor))
+    require_finite(name, tensor)
+    return tensor
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raise unless every entry is finite; the message counts the others and gives the first one's place."""
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        first = tuple((~finite).nonzero()[0].tolist())
+        count = int((~finite).sum())
+        raise BadInput(name, "finite", f"{count} NaN or infinite entries, the first at index {first}")
+
+
+def generator_from(seed: int | torch.Generator) -> torch.Generator:
+    """A generator from a seed; a generator is passed through. The global state is never touched."""
+    if isinstance(seed, torch.Generator):
+        return seed
+    require_int("seed", seed, least=0, most=2**63 - 1)
+    return torch.Generator().manual_seed(seed)
