@@ -131,9 +131,9 @@ def _path(path: str | os.PathLike[str]) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor; those of its own memory when it is contiguous on the CPU."""
+    # Its own memory when contiguous on the CPU; as one element is, whatever its stride: as_strided makes that 1.
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return plain.reshape(-1).view(torch.uint8).numpy().data
+    return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy().data
 
 
 def _check_plain(value: object, at: str, depth: int = 0) -> None:

@@ -53,7 +53,9 @@ def certify(
     if not isinstance(surrogate, Surrogate):
         raise BadInput("surrogate", "a nearly.Surrogate", describe(surrogate))
     if not isinstance(target, Target) or target.noun != surrogate.noun:
-        raise BadInput("target", f"a {surrogate.noun}, as the surrogate replaces", getattr(target, "noun", describe(target)))
+        raise BadInput(
+            "target", f"a {surrogate.noun}, as the surrogate replaces", getattr(target, "noun", describe(target))
+        )
     if target.rows is not None and len(surrogate.seen):
         target.rows.forget(surrogate.seen)
     pairs = fresh_pairs(target, samples, quantile, confidence, seed)
@@ -99,7 +101,9 @@ def measure(surrogate: Surrogate, target: Target, pairs: Pairs) -> tuple[Tensor,
     """
     predictions = predict(surrogate, pairs.inputs)
     if predictions.shape != pairs.outputs.shape:
-        raise BadInput("surrogate", f"one with outputs of shape {tuple(pairs.outputs.shape[1:])}", tuple(predictions.shape[1:]))
+        raise BadInput(
+            "surrogate", f"one with outputs of shape {tuple(pairs.outputs.shape[1:])}", tuple(predictions.shape[1:])
+        )
     errors = target.error(pairs.outputs, predictions.to(pairs.outputs))
     if surrogate.model.theorem is None:
         return errors, None

@@ -76,9 +76,7 @@ class Cost:
             raise BadInput("cost", "the fields of a Cost", str(error)) from error
 
 
-def measure_cost(
-    surrogate: Surrogate, target: Target, inputs: Tensor, *, evaluations: int, seconds_fit: float
-) -> Cost:
+def measure_cost(surrogate: Surrogate, target: Target, inputs: Tensor, *, evaluations: int, seconds_fit: float) -> Cost:
     """Time surrogate and target in turn on the same inputs, alone and in a batch.
 
     Args:

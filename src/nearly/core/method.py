@@ -54,6 +54,27 @@ class Method(ABC):
         """The same method with another budget."""
         return replace(self, **{self.card["budget"]["parameter"]: budget})
 
+    def budgets(self, target: Target, available: int) -> list[int | None]:
+        """The growing budgets that a race tries, from the card; `[None]` for a method without one.
+
+        Args:
+            target: what is fitted.
+            available: the most samples that can be had; the last budget in samples is never above it.
+
+        Returns:
+            Budgets for `with_budget`.
+        """
+        growth = self.card.get("budget")
+        if growth is None:
+            return [None]
+        most = min(growth["most"], available) if growth["parameter"] == "samples" else growth["most"]
+        rungs: list[int | None] = []
+        budget = growth["start"]
+        while budget < most:
+            rungs.append(budget)
+            budget *= growth["factor"]
+        return [*rungs, most] if most > 0 else []
+
     def fit(self, target: Target, *, seed: int = 0, supply: Supply | None = None) -> Surrogate:
         """Fit without certifying; `nearly.fit(target, method=...)` does both.
 

@@ -61,7 +61,9 @@ def read_card(path: Path) -> dict[str, Any] | None:
         card = ast.literal_eval(text[start + len("\nCARD = ") : end + 2])
         card["name"]
     except (ValueError, SyntaxError, KeyError) as error:
-        raise BadInput(f"CARD of {path.name}", "a literal dictionary with a name, closed by } at the start of a line", error) from error
+        raise BadInput(
+            f"CARD of {path.name}", "a literal dictionary with a name, closed by } at the start of a line", error
+        ) from error
     return card
 
 
@@ -76,7 +78,12 @@ def method_class(name: str) -> type[Method]:
         import difflib
 
         near = difflib.get_close_matches(name, cards(), n=3, cutoff=0.4)
-        raise BadInput("method", "an installed method (see `nearly methods`)", repr(name), f"Near: {', '.join(near)}." if near else "")
+        raise BadInput(
+            "method",
+            "an installed method (see `nearly methods`)",
+            repr(name),
+            f"Near: {', '.join(near)}." if near else "",
+        )
     return getattr(importlib.import_module(card["module"]), card["name"])
 
 

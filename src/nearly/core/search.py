@@ -42,9 +42,10 @@ class Rung:
 
 @dataclass
 class Contender:
-    """A method in the race, with its rungs so far."""
+    """A method in the race, with its rungs so far and the budgets that are still ahead."""
 
     method: Method
+    ahead: list[int | None]
     rungs: list[Rung] = field(default_factory=list)
     surrogate: Surrogate | None = None
     stopped: str = ""
@@ -60,33 +61,15 @@ class Contender:
         """Validation level of the last rung."""
         return self.rungs[-1].level if self.rungs else math.inf
 
-    def next_budget(self, available: int) -> int | None:
-        """The budget of the next rung, or None when there is none."""
-        growth = self.method.card.get("budget")
-        if growth is None:
-            return None
-        most = growth["most"]
-        if growth["parameter"] == "samples":
-            most = min(most, available)
-        if not self.rungs:
-            return min(growth["start"], most)
-        last = self.rungs[-1].budget
-        assert last is not None
-        return None if last >= most else min(last * growth["factor"], most)
-
-    def hopeless(self, tolerance: float, available: int) -> bool:
+    def hopeless(self, tolerance: float) -> bool:
         """Whether twice the measured algebraic rate, carried on to the largest budget, still misses the tolerance."""
-        if len(self.rungs) < LEAST_RUNGS or self.level <= tolerance:
+        if len(self.rungs) < LEAST_RUNGS or self.level <= tolerance or not self.ahead:
             return False
-        first, last = self.rungs[-LEAST_RUNGS], self.rungs[-1]
-        assert first.budget is not None
-        assert last.budget is not None
-        growth = self.method.card["budget"]
-        most = min(growth["most"], available) if growth["parameter"] == "samples" else growth["most"]
-        if not math.isfinite(last.level) or last.budget >= most:
+        first, last, most = self.rungs[-LEAST_RUNGS].budget, self.rungs[-1].budget, self.ahead[-1]
+        if first is None or last is None or most is None or not math.isfinite(self.level):
             return False
-        rate = max(0.0, math.log(first.level / last.level) / math.log(last.budget / first.budget))
-        return last.level * (most / last.budget) ** (-OPTIMISM * rate) > tolerance
+        rate = max(0.0, math.log(self.rungs[-LEAST_RUNGS].level / self.level) / math.log(last / first))
+        return self.level * (most / last) ** (-OPTIMISM * rate) > tolerance
 
 
 @dataclass
@@ -213,10 +196,10 @@ def race(
     _refuse_early(target, samples, quantile, confidence, attempts)
     validating = 0 if single else _validation_size(target, quantile, confidence, attempts, evaluations)
     supply = Supply(target, seed, validating=validating, most=evaluations, progress=progress)
-    outcome = Race([Contender(m) for m in chosen], supply)
+    outcome = Race([Contender(m, [None] if single else m.budgets(target, supply.available)) for m in chosen], supply)
     try:
         if single:
-            _climb(outcome.contenders[0], None, supply, seed, None)
+            _climb(outcome.contenders[0], supply, seed, None)
         else:
             assert tolerance is not None
             _run(outcome, tolerance, quantile, seed)
@@ -235,7 +218,8 @@ def race(
                 break
             contender.refused.add(len(contender.rungs))
             assert tolerance is not None
-            _grow(outcome, contender, supply, seed)
+            if contender.ahead:
+                _climb(contender, supply, seed, quantile)
     except KeyboardInterrupt:
         best = min(outcome.contenders, key=lambda c: c.level)
         raise Interrupted(best.surrogate) from None
@@ -263,7 +247,9 @@ def not_reached(outcome: Race, tolerance: float | None) -> ToleranceNotReached:
             advice.append(f"a higher {growth['parameter']} than {growth['most']}: method={leader.name} with it")
     if best.certificate.samples < 2 * least_samples(best.certificate.quantile, best.certificate.confidence):
         advice.append("more certifying samples: so few make the level the largest error seen")
-    advice.append(f"another metric or a lower quantile than {best.certificate.quantile:g}, if a few large errors are harmless")
+    advice.append(
+        f"another metric or a lower quantile than {best.certificate.quantile:g}, if a few large errors are harmless"
+    )
     return ToleranceNotReached(
         f"tolerance {tolerance:.3g} not reached: the best of {len(outcome.contenders)} methods, {best.method}, is certified at "
         f"{level:.3g} ({best.unit}).",
@@ -346,9 +332,9 @@ def _validation_level(errors: Tensor, quantile: float, confidence: float) -> flo
     return float(errors.sort().values[place - 1])
 
 
-def _climb(contender: Contender, budget: int | None, supply: Supply, seed: int, quantile: float | None) -> None:
-    """Fit one rung and measure it on the validation pairs (if `quantile` is given)."""
-    start = time.perf_counter()
+def _climb(contender: Contender, supply: Supply, seed: int, quantile: float | None) -> None:
+    """Fit the next rung and measure it on the validation pairs (if `quantile` is given)."""
+    start, budget = time.perf_counter(), contender.ahead.pop(0)
     method = contender.method if budget is None else contender.method.with_budget(budget)
     surrogate = method.fit(supply.target, seed=seed, supply=supply)
     level = 0.0
@@ -364,24 +350,22 @@ def _run(outcome: Race, tolerance: float, quantile: float, seed: int) -> None:
     supply, running = outcome.supply, list(outcome.contenders)
     while running:
         for contender in list(running):
-            budget = contender.next_budget(supply.available)
-            if budget is None and contender.rungs:
-                contender.stopped = "largest budget"
-            elif budget is not None and budget < 1:
-                contender.stopped = "no samples to fit on"
+            if not contender.ahead:
+                contender.stopped = "largest budget" if contender.rungs else "no samples to fit on"
             else:
-                previous = contender.surrogate
                 try:
-                    _climb(contender, budget, supply, seed, quantile)
+                    _climb(contender, supply, seed, quantile)
                 except NearlyError as error:
-                    contender.surrogate, contender.stopped = previous, f"{type(error).__name__}: {error}"
-            cheapest = min((c.rungs[-1].operations for c in outcome.contenders if c.level <= tolerance), default=math.inf)
+                    contender.stopped = f"{type(error).__name__}: {error}"
+            cheapest = min(
+                (c.rungs[-1].operations for c in outcome.contenders if c.level <= tolerance), default=math.inf
+            )
             if not contender.stopped:
                 if contender.level <= tolerance:
                     contender.stopped = "meets the tolerance"
                 elif contender.rungs[-1].operations >= cheapest:
                     contender.stopped = "dearer than one that meets the tolerance"
-                elif contender.hopeless(tolerance, supply.available):
+                elif contender.hopeless(tolerance):
                     contender.stopped = "its rate cannot reach the tolerance"
             if contender.stopped:
                 running.remove(contender)
@@ -397,10 +381,3 @@ def _best(outcome: Race, tolerance: float | None) -> Contender:
     if meeting:
         return min(meeting, key=lambda c: (c.rungs[-1].operations, c.name))
     return min(fitted, key=lambda c: (c.level, c.rungs[-1].operations, c.name))
-
-
-def _grow(outcome: Race, contender: Contender, supply: Supply, seed: int) -> None:
-    """After a missed certificate: one more rung for the contender that missed it, if it has one."""
-    budget = contender.next_budget(supply.available)
-    if budget is not None:
-        _climb(contender, budget, supply, seed, 0.95)

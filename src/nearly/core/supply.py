@@ -48,7 +48,13 @@ class Supply:
     """
 
     def __init__(
-        self, target: Target, seed: int, *, validating: int = 0, most: int | None = None, progress: Progress | None = None
+        self,
+        target: Target,
+        seed: int,
+        *,
+        validating: int = 0,
+        most: int | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.target, self.seed, self.most, self.progress = target, seed, most, progress
         self.evaluations = 0
@@ -150,4 +156,3 @@ def _join(first: Pairs, second: Pairs) -> Pairs:
             f"the target returned outputs of shape {tuple(second.outputs.shape[1:])} after {tuple(first.outputs.shape[1:])}"
         )
     return Pairs(torch.cat([first.inputs, second.inputs]), torch.cat([first.outputs, second.outputs]))
-

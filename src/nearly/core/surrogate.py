@@ -134,7 +134,9 @@ class Surrogate(nn.Module):
             outside = (~inside).nonzero().flatten().tolist()
             message = f"{len(outside)} of {len(inputs)} inputs lie outside {self.domain.describe()}; first: input {outside[0]}"
             if self.outside == "raise":
-                raise OutOfDomain(f"{message}. The certificate says nothing there; outside='warn' answers all the same.")
+                raise OutOfDomain(
+                    f"{message}. The certificate says nothing there; outside='warn' answers all the same."
+                )
             self.certificate = None
             warnings.warn(f"{message}. The certificate is withdrawn.", OutsideDomainWarning, stacklevel=3)
         return inputs.to(self.model.dtype)
@@ -193,7 +195,9 @@ def load(path: str | Path, *, target: Target | None = None) -> Surrogate:
     try:
         model_class = method_class(manifest["method"]).model
         if model_class.needs_target and target is None:
-            raise BadInput("target", f"given to load a surrogate of {manifest['method']}, which calls a part of it", None)
+            raise BadInput(
+                "target", f"given to load a surrogate of {manifest['method']}, which calls a part of it", None
+            )
         return Surrogate(
             model_class.restore(manifest["settings"], part("model."), target),
             restore_domain(manifest["domain"]["kind"], manifest["domain"]["settings"], part("domain.")),
@@ -210,7 +214,9 @@ def load(path: str | Path, *, target: Target | None = None) -> Surrogate:
             raise
         raise ArtifactError(f"{path} does not describe a surrogate that this version knows: {error}") from error
     except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path} lacks or misdescribes a part of a surrogate ({type(error).__name__}: {error})") from error
+        raise ArtifactError(
+            f"{path} lacks or misdescribes a part of a surrogate ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _versions() -> dict[str, str]:

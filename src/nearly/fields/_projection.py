@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from nearly.core.affine import AffineSystem
 
-CACHE = 32  # systems solved together on a CPU: their matrices (32 x 64 kB at rank 90) then stay in the second-level cache
+CACHE = (
+    32  # systems solved together on a CPU: their matrices (32 x 64 kB at rank 90) then stay in the second-level cache
+)
 
 
 class Rows:
@@ -217,6 +219,17 @@ def _directions(
     return new, (product @ rest.T).T @ new.T
 
 
+def solve_reduced(
+    matrices: Float[Tensor, "n rank*rank"], right: Float[Tensor, "n rank"], *, symmetric: bool
+) -> Float[Tensor, "n rank"]:
+    """Solve small dense systems, one per row, given as flattened matrices; by Cholesky if symmetric (then positive definite)."""
+    rank = right.shape[1]
+    square = matrices.view(-1, rank, rank)
+    if symmetric:
+        return torch.cholesky_solve(right[..., None], torch.linalg.cholesky_ex(square)[0]).squeeze(-1)
+    return torch.linalg.solve_ex(square, right[..., None])[0].squeeze(-1)
+
+
 class ReducedModel(Model):
     """`sum_q theta_q(mu) A_q u = sum_p phi_p(mu) f_p` on a basis of N functions, and its residual bound.
 
@@ -261,7 +274,9 @@ class ReducedModel(Model):
         """Coefficients of the reduced solution in the basis."""
         return self._solve(parameters, bounded=False)[0]
 
-    def coordinates_and_bound(self, parameters: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n rank"], Float[Tensor, " n"]]:
+    def coordinates_and_bound(
+        self, parameters: Float[Tensor, "n d"]
+    ) -> tuple[Float[Tensor, "n rank"], Float[Tensor, " n"]]:
         """Coefficients of the reduced solution, and the bound on its relative error."""
         return self._solve(parameters, bounded=True)
 
@@ -278,13 +293,7 @@ class ReducedModel(Model):
             parts = [self._solve(p, bounded) for p in parameters.split(CACHE)]
             return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
         theta, phi = self.terms(parameters), self.load_terms(parameters)
-        rank = self.rank
-        matrix = (theta @ self._operators_flat).view(-1, rank, rank)
-        right = (phi @ self.loads)[..., None]
-        if self.symmetric:
-            solution = torch.cholesky_solve(right, torch.linalg.cholesky_ex(matrix)[0]).squeeze(-1)
-        else:
-            solution = torch.linalg.solve_ex(matrix, right)[0].squeeze(-1)
+        solution = solve_reduced(theta @ self._operators_flat, phi @ self.loads, symmetric=self.symmetric)
         return solution, self._bound(theta, phi, solution) if bounded else solution[:, 0]
 
     def _bound(self, theta: Tensor, phi: Tensor, solution: Tensor) -> Tensor:

@@ -66,7 +66,9 @@ class ReducedBasis(Method):
     def refuses(cls, target: Target) -> str | None:
         """Needs the affine system and a box."""
         return super().refuses(target) or (
-            None if getattr(target, "system", None) is not None else "it needs the target's affine system (Field(system=...))"
+            None
+            if getattr(target, "system", None) is not None
+            else "it needs the target's affine system (Field(system=...))"
         )
 
     def _fit(self, target: Field, supply: Supply, generator: torch.Generator) -> ReducedModel:

@@ -1,0 +1,112 @@
+"""Least squares in tensor Legendre polynomials of bounded total degree on [-1, 1]^d."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations_with_replacement
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+OVERSAMPLING = 1.5  # least ratio of samples to terms; leave-one-out errors choose among what it leaves
+
+
+def count_terms(dimension: int, degree: int) -> int:
+    """How many polynomials of total degree at most `degree` there are: `(dimension + degree choose degree)`."""
+    return math.comb(dimension + degree, degree)
+
+
+def total_degree(dimension: int, degree: int) -> Int[Tensor, "terms d"]:
+    """Exponents of all terms of total degree at most `degree`, lower total degrees first.
+
+    Example:
+        >>> total_degree(2, 1).tolist()
+        [[0, 0], [1, 0], [0, 1]]
+    """
+    rows = []
+    for total in range(degree + 1):
+        for chosen in combinations_with_replacement(range(dimension), total):
+            row = [0] * dimension
+            for j in chosen:
+                row[j] += 1
+            rows.append(row)
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def legendre(x: Float[Tensor, "n d"], exponents: Int[Tensor, "terms d"]) -> Float[Tensor, "n terms"]:
+    """Products of Legendre polynomials, each of mean square 1 under the uniform measure on [-1, 1]^d.
+
+    `P_0 = 1, P_1 = x, (k + 1) P_{k+1} = (2 k + 1) x P_k - k P_{k-1}`, scaled by `sqrt(2 k + 1)`.
+    """
+    top = int(exponents.max()) if exponents.numel() else 0
+    values = [torch.ones_like(x), x]
+    for k in range(1, top):
+        values.append(((2 * k + 1) * x * values[k] - k * values[k - 1]) / (k + 1))
+    table = torch.stack([math.sqrt(2 * k + 1) * values[k] for k in range(top + 1)], dim=-1)
+    result = torch.ones(len(x), len(exponents), dtype=x.dtype, device=x.device)
+    for j in range(x.shape[1]):
+        result = result * table[:, j, exponents[:, j]]
+    return result
+
+
+def leave_one_out_fit(
+    design: Float[Tensor, "n terms"], outputs: Float[Tensor, "n k"]
+) -> tuple[Float[Tensor, "terms k"], Float[Tensor, " k"]]:
+    """Least-squares coefficients, and the exact leave-one-out root mean square error of every output.
+
+    With leverages h_i (squared row norms of Q), the error at a left-out row is `residual_i / (1 - h_i)`.
+
+    Args:
+        design: of full column rank, more rows than columns.
+        outputs: as many rows.
+
+    Returns:
+        Coefficients and errors.
+    """
+    q, r = torch.linalg.qr(design)
+    projected = q.T @ outputs
+    residual = outputs - q @ projected
+    leverage = q.square().sum(dim=1).clamp(max=1 - 1e-9)
+    missed = (residual / (1 - leverage)[:, None]).square().mean(dim=0).sqrt()
+    return torch.linalg.solve_triangular(r, projected, upper=True), missed
+
+
+def fit_polynomials(
+    x: Float[Tensor, "n d"], outputs: Float[Tensor, "n k"], degree: int
+) -> tuple[Int[Tensor, "terms d"], Float[Tensor, "terms k"]]:
+    """One polynomial per output, each of the total degree whose exact leave-one-out error is least.
+
+    Args:
+        x: inputs in [-1, 1]^d.
+        outputs: as many rows.
+        degree: the most total degree tried; degrees with more than two thirds as many terms as samples are not.
+
+    Returns:
+        Exponents, and coefficients that are zero above an output's degree.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
+        >>> exponents, coefficients = fit_polynomials(x, x**2, degree=6)
+        >>> bool((legendre(x, exponents) @ coefficients - x**2).abs().max() < 1e-12)
+        True
+    """
+    dimension, n = x.shape[1], len(x)
+    degrees = [k for k in range(degree + 1) if count_terms(dimension, k) * OVERSAMPLING <= n] or [0]
+    exponents = total_degree(dimension, degrees[-1]).to(x.device)
+    design = legendre(x, exponents)
+    coefficients = torch.zeros(len(exponents), outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
+    best = torch.full((outputs.shape[1],), torch.inf, dtype=outputs.dtype, device=outputs.device)
+    for k in degrees:
+        terms = count_terms(dimension, k)
+        found, missed = leave_one_out_fit(design[:, :terms], outputs)
+        better = missed < best
+        best = torch.where(better, missed, best)
+        padded = torch.zeros_like(coefficients)
+        padded[:terms] = found
+        coefficients = torch.where(better, padded, coefficients)
+    return exponents, coefficients
