@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nearly.core.surrogate import Surrogate
 
 ATTEMPTS = 2  # certifications tried before giving up; each on its own draw, the confidence shared among them
+BISECTIONS = 3  # fits spent on a smaller budget, once a budget that is no sample count meets the tolerance
 LEAST_RUNGS = 3  # budgets tried before a method's rate is believed
 OPTIMISM = 2.0  # a method is given up when even twice its measured rate misses the tolerance
 
@@ -62,14 +63,19 @@ class Contender:
         return self.rungs[-1].level if self.rungs else math.inf
 
     def hopeless(self, tolerance: float) -> bool:
-        """Whether twice the measured algebraic rate, carried on to the largest budget, still misses the tolerance."""
-        if len(self.rungs) < LEAST_RUNGS or self.level <= tolerance or not self.ahead:
+        """Whether twice the best rate measured lately, carried on to the largest budget, still misses the tolerance."""
+        if len(self.rungs) < LEAST_RUNGS or self.level <= tolerance or not self.ahead or not math.isfinite(self.level):
             return False
-        first, last, most = self.rungs[-LEAST_RUNGS].budget, self.rungs[-1].budget, self.ahead[-1]
-        if first is None or last is None or most is None or not math.isfinite(self.level):
+        last, most = self.rungs[-1].budget, self.ahead[-1]
+        lately = self.rungs[-LEAST_RUNGS:]
+        rates = [
+            math.log(a.level / b.level) / math.log(b.budget / a.budget)
+            for a, b in zip(lately[:-1], lately[1:], strict=True)
+            if a.budget and b.budget and math.isfinite(a.level)
+        ]
+        if last is None or most is None or not rates:
             return False
-        rate = max(0.0, math.log(self.rungs[-LEAST_RUNGS].level / self.level) / math.log(last / first))
-        return self.level * (most / last) ** (-OPTIMISM * rate) > tolerance
+        return self.level * (most / last) ** (-OPTIMISM * max(0.0, *rates)) > tolerance
 
 
 @dataclass
@@ -363,6 +369,7 @@ def _run(outcome: Race, tolerance: float, quantile: float, seed: int) -> None:
             if not contender.stopped:
                 if contender.level <= tolerance:
                     contender.stopped = "meets the tolerance"
+                    _shrink(contender, supply, seed, quantile, tolerance)
                 elif contender.rungs[-1].operations >= cheapest:
                     contender.stopped = "dearer than one that meets the tolerance"
                 elif contender.hopeless(tolerance):
@@ -372,6 +379,35 @@ def _run(outcome: Race, tolerance: float, quantile: float, seed: int) -> None:
     if all(c.surrogate is None for c in outcome.contenders):
         reasons = "; ".join(f"{c.name}: {c.stopped}" for c in outcome.contenders)
         raise BadInput("methods", "able to fit the target", reasons)
+
+
+def _shrink(contender: Contender, supply: Supply, seed: int, quantile: float, tolerance: float) -> None:
+    """Bisect between the last two budgets for a cheaper surrogate that still meets the tolerance.
+
+    Only for budgets that steer the surrogate's price, as a rank does; fewer samples would save nothing that is not spent.
+    """
+    growth = contender.method.card.get("budget")
+    if growth is None or growth["parameter"] == "samples" or len(contender.rungs) < 2:
+        return
+    low, high = contender.rungs[-2].budget, contender.rungs[-1].budget
+    assert low is not None
+    assert high is not None
+    kept, rung = contender.surrogate, contender.rungs[-1]
+    ahead = contender.ahead
+    for _ in range(BISECTIONS):
+        middle = (low + high) // 2
+        if middle <= low:
+            break
+        contender.ahead = [middle]
+        _climb(contender, supply, seed, quantile)
+        if contender.level <= tolerance:
+            high, kept, rung = middle, contender.surrogate, contender.rungs[-1]
+        else:
+            low = middle
+    if contender.rungs[-1] is not rung:
+        contender.rungs.append(rung)
+    # A larger budget stays ahead, for a certificate that misses.
+    contender.surrogate, contender.ahead = kept, [high + max(1, high // 4), *ahead]
 
 
 def _best(outcome: Race, tolerance: float | None) -> Contender:

@@ -39,7 +39,8 @@ class Model(nn.Module, ABC):
         self.settings: dict[str, Any] = {}
         for name, value in state.items():
             if isinstance(value, Tensor):
-                self.register_buffer(name, value)
+                # Contiguous, so that a loaded model sums in the same order as the one that was saved.
+                self.register_buffer(name, value.contiguous())
             else:
                 setattr(self, name, value)
                 self.settings[name] = value

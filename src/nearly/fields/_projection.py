@@ -227,6 +227,8 @@ def solve_reduced(
     square = matrices.view(-1, rank, rank)
     if symmetric:
         return torch.cholesky_solve(right[..., None], torch.linalg.cholesky_ex(square)[0]).squeeze(-1)
+    if rank > BATCHED_LU and square.device.type == "cpu":
+        return torch.cat([torch.linalg.solve_ex(a[None], b[None, :, None])[0] for a, b in zip(square, right, strict=True)]).squeeze(-1)
     return torch.linalg.solve_ex(square, right[..., None])[0].squeeze(-1)
 
 
