@@ -317,7 +317,7 @@ def _entry(
 ) -> Entry:
     supply.start()
     start = time.perf_counter()
-    entry = {"method": method.id(), "hyperparameters": asdict(method)}
+    entry: dict[str, Any] = {"method": method.id(), "hyperparameters": asdict(method)}
     try:
         surrogate = method.fit(target, seed=seed, supply=supply)
         seconds = supply.seconds(time.perf_counter() - start)

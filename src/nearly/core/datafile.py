@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -234,7 +235,7 @@ def _open_npz(path: Path) -> Iterator[Entries]:
     if not zipfile.is_zipfile(path):
         raise BadInput(f"{path}", "a .npz file, whole", "something else, a pickle or a truncated copy")
     with np.load(path, allow_pickle=False) as archive:
-        yield {name: (lambda name=name: archive[name]) for name in archive.files}
+        yield {name: partial(archive.__getitem__, name) for name in archive.files}
 
 
 @contextlib.contextmanager
@@ -246,7 +247,7 @@ def _open_hdf5(path: Path) -> Iterator[Entries]:
     with h5py.File(path, "r") as file:
         found: list[str] = []
         file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-        yield {name: (lambda name=name: file[name][()]) for name in found}
+        yield {name: partial(lambda name: file[name][()], name) for name in found}
 
 
 @contextlib.contextmanager
@@ -260,10 +261,10 @@ def _open_netcdf(path: Path) -> Iterator[Entries]:
         values = file.variables[name][...]
         if not np.ma.isMaskedArray(values) or not np.ma.getmaskarray(values).any():
             return np.ma.getdata(values)
-        return values.astype(np.float64).filled(np.nan)
+        return np.ma.filled(values.astype(np.float64), np.nan)
 
     with netCDF4.Dataset(path) as file:
-        yield {name: (lambda name=name: read(name)) for name in file.variables}
+        yield {name: partial(read, name) for name in file.variables}
 
 
 @contextlib.contextmanager
@@ -296,7 +297,7 @@ def _open_csv(path: Path) -> Iterator[Entries]:
             values[index] = float(cell)
         return values
 
-    yield {name: (lambda place=place: column(place)) for place, name in enumerate(names)}
+    yield {name: partial(column, place) for place, name in enumerate(names)}
 
 
 def _is_number(cell: str) -> bool:

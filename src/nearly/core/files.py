@@ -70,14 +70,15 @@ def write_files(files: Mapping[Path, bytes]) -> None:
     Raises:
         ArtifactError: when a file cannot be written.
     """
+    for path in files:
+        if path.is_dir():
+            raise ArtifactError(f"cannot write {path}: it is a folder. Choose another name.")
     made: list[Path] = []
     waiting: dict[Path, Path] = {}
     done = False
     try:
         for path, content in files.items():
             _make_folder(path.parent, made)
-            if path.is_dir():
-                raise IsADirectoryError(f"{path} is a folder")
             temporary = path.with_name(f"{path.name[:40]}.{secrets.token_hex(8)}.part")
             waiting[temporary] = path
             with open(temporary, "xb") as file:

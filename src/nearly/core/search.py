@@ -13,7 +13,7 @@ import torch
 from nearly.core.certificate import Probable, least_samples, level_place
 from nearly.core.certify import fresh_pairs, measure, state
 from nearly.core.cost import measure_cost
-from nearly.core.errors import BadInput, Interrupted, NearlyError, ToleranceNotReached
+from nearly.core.errors import BadInput, Interrupted, ToleranceNotReached
 from nearly.core.method import Method
 from nearly.core.registry import method_class, methods_for
 from nearly.core.supply import Progress, Supply
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 2  # certifications tried before giving up; each on its own draw, the confidence shared among them
 BISECTIONS = 3  # fits spent on a smaller budget, once a budget that is no sample count meets the tolerance
 LEAST_RUNGS = 3  # budgets tried before a method's rate is believed
+HOPELESS = "its rate cannot reach the tolerance"
 OPTIMISM = 2.0  # a method is given up when even twice its measured rate misses the tolerance
 
 
@@ -361,7 +362,7 @@ def _run(outcome: Race, tolerance: float, quantile: float, seed: int) -> None:
             else:
                 try:
                     _climb(contender, supply, seed, quantile)
-                except NearlyError as error:
+                except Exception as error:  # one method's failure must not cost what the others found
                     contender.stopped = f"{type(error).__name__}: {error}"
             cheapest = min(
                 (c.rungs[-1].operations for c in outcome.contenders if c.level <= tolerance), default=math.inf
@@ -373,12 +374,27 @@ def _run(outcome: Race, tolerance: float, quantile: float, seed: int) -> None:
                 elif contender.rungs[-1].operations >= cheapest:
                     contender.stopped = "dearer than one that meets the tolerance"
                 elif contender.hopeless(tolerance):
-                    contender.stopped = "its rate cannot reach the tolerance"
+                    contender.stopped = HOPELESS
             if contender.stopped:
                 running.remove(contender)
+    if all(c.level > tolerance for c in outcome.contenders):
+        _revive(outcome, tolerance, quantile, seed)
     if all(c.surrogate is None for c in outcome.contenders):
         reasons = "; ".join(f"{c.name}: {c.stopped}" for c in outcome.contenders)
         raise BadInput("methods", "able to fit the target", reasons)
+
+
+def _revive(outcome: Race, tolerance: float, quantile: float, seed: int) -> None:
+    """Nobody met the tolerance: let the most accurate of those given up climb to its end, in case its rate was misjudged."""
+    given_up = [c for c in outcome.contenders if c.ahead and c.stopped == HOPELESS]
+    if not given_up:
+        return
+    leader = min(given_up, key=lambda c: c.level)
+    while leader.ahead and leader.level > tolerance:
+        _climb(leader, outcome.supply, seed, quantile)
+    leader.stopped = "meets the tolerance" if leader.level <= tolerance else "largest budget"
+    if leader.level <= tolerance:
+        _shrink(leader, outcome.supply, seed, quantile, tolerance)
 
 
 def _shrink(contender: Contender, supply: Supply, seed: int, quantile: float, tolerance: float) -> None:

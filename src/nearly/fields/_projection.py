@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from nearly.core.affine import AffineSystem
 
+# Batched LU of larger matrices on two or more CPU threads returns garbage pivots (torch 2.13.0 with MKL 2024.2: sizes
+# 192 and above, any batch above 1); one matrix at a time is right.
+BATCHED_LU = 128
 CACHE = (
     32  # systems solved together on a CPU: their matrices (32 x 64 kB at rank 90) then stay in the second-level cache
 )

@@ -88,7 +88,7 @@ class TriangularPairModel(Model):
             span = slice(entries[level], entries[level + 1])
             sums = torch.zeros(len(here), x.shape[1], dtype=x.dtype, device=x.device)
             sums = sums.index_add(0, owners[span], values[span, None] * x[columns[span]])
-            x = x.index_copy(0, here, x[here] - sums / diagonal[here])
+            x.index_copy_(0, here, x[here] - sums / diagonal[here])
         return x
 
 

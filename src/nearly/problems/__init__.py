@@ -1,7 +1,7 @@
 """Real expensive things with their own solvers. Each module holds one public function of the module's name.
 
-    from nearly.problems import thermal_block
-    target = thermal_block(cells=50)
+from nearly.problems import thermal_block
+target = thermal_block(cells=50)
 """
 
 from __future__ import annotations

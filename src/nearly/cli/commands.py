@@ -1,0 +1,465 @@
+"""The commands: demo, fit, compare, certify, predict, methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nearly.cli.console import (
+    INTERRUPTED,
+    MISSED,
+    Group,
+    as_json,
+    fail,
+    note,
+    print_json,
+    progress_bars,
+    show,
+    table,
+)
+
+if TYPE_CHECKING:
+    from nearly.cli.problem import Statement
+    from nearly.core.method import Method
+    from nearly.core.search import Race
+    from nearly.core.surrogate import Surrogate
+    from nearly.core.target import Target
+
+NOUNS = ("matrix", "solve", "function", "field", "network", "measure")
+PROBLEM_HELP = """PROBLEM is a built-in problem (thermal_block, or thermal_block:cells=50), a .toml file, a file of data
+(.npz, .h5, .nc, .csv), or module:function, imported from the current folder."""
+
+
+def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta["json"] = True
+
+
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_json,
+    help="Print one JSON document and nothing else.",
+)
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Fixes every draw.")
+samples_option = click.option(
+    "--samples", type=int, help="Fresh inputs that certify.  [default: 200, or all data kept for it]"
+)
+quantile_option = click.option(
+    "--quantile",
+    type=float,
+    default=0.95,
+    show_default=True,
+    help="Share of fresh inputs on which the certified error holds.",
+)
+confidence_option = click.option(
+    "--confidence",
+    type=float,
+    default=0.99,
+    show_default=True,
+    help="Of the certificate, over the draw of those inputs.",
+)
+
+
+def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that complete a PROBLEM: names in a file of data, a box for a function."""
+    for option in reversed(
+        (
+            click.option("--inputs", metavar="KEY", help="Data: array (or columns) of the inputs."),
+            click.option("--outputs", metavar="KEY", help="Data: array (or columns) of the outputs."),
+            click.option("--test-inputs", metavar="KEY", help="Data: inputs that certify."),
+            click.option("--test-outputs", metavar="KEY", help="Data: outputs that certify."),
+            click.option(
+                "--noun", type=click.Choice(NOUNS), help="What it is; one array of data can be a matrix or a measure."
+            ),
+            click.option("--lower", metavar="A,B,...", help="module:function: lower limits of the inputs."),
+            click.option("--upper", metavar="A,B,...", help="module:function: upper limits of the inputs."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nearly")
+def main() -> None:
+    """Replace something expensive by something cheap that gives nearly the same answers, and say how nearly.
+
+    Exit codes: 0 done; 1 tolerance not reached, or a certificate violated; 2 bad input or nothing usable; 130 interrupted.
+    """
+
+
+@main.command(epilog=PROBLEM_HELP)
+@click.argument("problem")
+@click.option("--tolerance", type=float, help="The certified error wanted: methods race for it.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="ID[:NAME=VALUE,...]",
+    help="Only this method; may be repeated. Without --tolerance, or with parameters, it is fitted as it is.",
+)
+@quantile_option
+@confidence_option
+@samples_option
+@click.option("--evaluations", type=int, help="The most evaluations of the target to fit and choose with.")
+@seed_option
+@click.option("--out", "-o", type=click.Path(), help="The artifact.  [default: PROBLEM.safetensors]")
+@click.option("--report", type=click.Path(), metavar="FOLDER", help="Write a report with pictures into this folder.")
+@problem_options
+@json_option
+def fit(
+    problem: str,
+    tolerance: float | None,
+    methods: tuple[str, ...],
+    quantile: float,
+    confidence: float,
+    samples: int | None,
+    evaluations: int | None,
+    seed: int,
+    out: str | None,
+    report: str | None,
+    **options: str | None,
+) -> None:
+    """Fit a certified surrogate to PROBLEM and save it."""
+    from nearly.core.files import check_file, check_folder
+
+    path = check_file(out or _default_name(problem))
+    folder = None if report is None else check_folder(report)
+    target = _open(problem, options, _statement(quantile, confidence))
+    chosen = [_method(text) for text in methods]
+    fixed = len(chosen) == 1 and (tolerance is None or ":" in methods[0])
+    arguments: dict[str, Any] = {"method": chosen[0]} if fixed else {"methods": chosen or None}
+    arguments |= {
+        "quantile": quantile,
+        "confidence": confidence,
+        "samples": samples,
+        "evaluations": evaluations,
+        "seed": seed,
+    }
+    _race(target, tolerance, arguments, path, folder, problem)
+
+
+@main.command(epilog=PROBLEM_HELP)
+@click.argument("problem")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="ID[:NAME=VALUE,...]",
+    help="May be repeated.  [default: all that fit]",
+)
+@quantile_option
+@confidence_option
+@samples_option
+@seed_option
+@click.option("--plot", type=click.Path(), metavar="FILE", help="Draw error against cost into a .png or .svg file.")
+@problem_options
+@json_option
+def compare(
+    problem: str,
+    methods: tuple[str, ...],
+    quantile: float,
+    confidence: float,
+    samples: int | None,
+    seed: int,
+    plot: str | None,
+    **options: str | None,
+) -> None:
+    """Fit several methods to PROBLEM, at their default parameters, and certify them side by side."""
+    from nearly.core.compare import ComparisonInterrupted
+    from nearly.core.compare import compare as run
+    from nearly.core.files import check_file
+    from nearly.core.registry import cards
+
+    if plot is not None:
+        check_file(plot)
+    chosen = [_method(text) for text in methods] or None
+    # Data must keep enough rows for as many statements as there are methods at most.
+    target = _open(problem, options, _statement(quantile, confidence, statements=len(methods) or len(cards())))
+    try:
+        with progress_bars("comparing") as progress:
+            outcome = run(
+                target, chosen, samples=samples, quantile=quantile, confidence=confidence, seed=seed, progress=progress
+            )
+    except ComparisonInterrupted as stop:
+        show(stop.comparison.table())
+        fail("Interrupted", "interrupted; the methods above were done.", INTERRUPTED, {"rows": stop.comparison.frame()})
+    if plot is not None and outcome.front():
+        outcome.plot(plot)
+    show(outcome.table())
+    if not outcome.fitted:
+        fail("BadInput", "no method could be fitted.", 2, {"rows": outcome.frame()})
+    if as_json():
+        print_json({"ok": True, "target": outcome.target, "unit": outcome.unit, "rows": outcome.frame(), "plot": plot})
+
+
+@main.command(epilog=PROBLEM_HELP)
+@click.argument("artifact", type=click.Path())
+@click.argument("problem")
+@quantile_option
+@confidence_option
+@samples_option
+@seed_option
+@problem_options
+@json_option
+def certify(
+    artifact: str,
+    problem: str,
+    quantile: float,
+    confidence: float,
+    samples: int | None,
+    seed: int,
+    **options: str | None,
+) -> None:
+    """Measure the surrogate in ARTIFACT on fresh inputs of PROBLEM; exit 1 if they contradict its certificate."""
+    from nearly.core.certificate import certificate_to_manifest
+    from nearly.core.certify import certify as run
+    from nearly.core.errors import CertificateViolated
+    from nearly.core.surrogate import load
+
+    target = _open(problem, options, _statement(quantile, confidence, all_rows=True))
+    surrogate = load(artifact, target=target)
+    recorded = certificate_to_manifest(surrogate.certificate)
+    try:
+        with progress_bars("certifying on fresh inputs"):
+            fresh = run(surrogate, target, samples=samples, quantile=quantile, confidence=confidence, seed=seed)
+    except CertificateViolated as error:
+        found = {"recorded": recorded, "fresh": certificate_to_manifest(error.fresh)}
+        fail("CertificateViolated", str(error), MISSED, found)
+    show(fresh.describe(), "" if recorded is None else "The recorded certificate is not contradicted.")
+    if as_json():
+        print_json({"ok": True, "recorded": recorded, "fresh": certificate_to_manifest(fresh)})
+
+
+@main.command()
+@click.argument("artifact", type=click.Path())
+@click.argument("inputs", type=click.Path())
+@click.option(
+    "--out", "-o", type=click.Path(), required=True, help="A .npz file: outputs, and bounds if there are any."
+)
+@click.option("--key", metavar="KEY", help="Array (or columns) of the inputs in the file.")
+@click.option("--problem", help="For the few surrogates that call a part of their target.")
+@click.option(
+    "--outside",
+    type=click.Choice(["raise", "warn"]),
+    default="raise",
+    show_default=True,
+    help="Inputs outside the certified domain: refuse, or answer without a certificate.",
+)
+@json_option
+def predict(artifact: str, inputs: str, out: str, key: str | None, problem: str | None, outside: str) -> None:
+    """Answer the INPUTS (.npz, .h5, .nc, .csv) with the surrogate in ARTIFACT."""  # noqa: DOC501 (this is help, errors are caught)
+    import io
+
+    import numpy as np
+    import torch
+
+    from nearly.core.certify import CHUNK
+    from nearly.core.certify import predict as run
+    from nearly.core.datafile import read_array
+    from nearly.core.errors import BadInput, OutOfDomain
+    from nearly.core.files import check_file, write_files
+    from nearly.core.surrogate import load
+
+    path = check_file(out)
+    if path.suffix.lower() != ".npz":
+        raise BadInput("--out", "a .npz file", out)
+    target = None if problem is None else _open(problem, {}, _statement(0.95, 0.99))
+    surrogate = load(artifact, target=target)
+    rows = torch.from_numpy(read_array(inputs, key))
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    outsiders = (~surrogate.domain.contains(rows)).nonzero().flatten().tolist()
+    if outsiders:
+        where = f"{len(outsiders)} of {len(rows)} inputs lie outside {surrogate.domain.describe()}; first: input {outsiders[0]}"
+        if outside == "raise":
+            raise OutOfDomain(
+                f"{where}. Nothing is certified there; --outside warn answers all the same, without bounds."
+            )
+        note(f"warning: {where}. Nothing is certified there.")
+    arrays = {"outputs": run(surrogate, rows).numpy()}
+    if surrogate.model.theorem is not None and not outsiders:
+        with torch.no_grad():
+            arrays["bounds"] = torch.cat([surrogate.bound(part) for part in torch.split(rows, CHUNK)]).numpy()
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    write_files({path: content.getvalue()})
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    show(f"wrote {path}: " + ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items()))
+    if as_json():
+        print_json({"ok": True, "path": str(path), "arrays": shapes, "outside": len(outsiders)})
+
+
+@main.command()
+@click.option("--noun", type=click.Choice(NOUNS), help="Only methods for this kind of target.")
+@json_option
+def methods(noun: str | None) -> None:
+    """List the methods, from their cards."""
+    from nearly.core.registry import cards
+
+    found = {name: card for name, card in cards().items() if noun is None or noun in card["nouns"]}
+    heads = ("method", "for", "certificate", "replaces", "rate", "cost")
+    rows = [
+        (name, ", ".join(card["nouns"]), *(str(card.get(key) or "") for key in heads[2:]))
+        for name, card in found.items()
+    ]
+    show(table(heads, rows))
+    if as_json():
+        print_json({"ok": True, "methods": [{"id": name} | card for name, card in found.items()]})
+
+
+@main.command()
+@click.option(
+    "--out", type=click.Path(), default="demo", show_default=True, help="Folder for the report and the artifact."
+)
+@click.option("--blocks", type=int, nargs=2, default=(3, 3), show_default=True, help="Columns and rows of blocks.")
+@click.option("--cells", type=int, default=100, show_default=True, help="Squares per side of the mesh.")
+@click.option("--tolerance", type=float, default=0.01, show_default=True, help="The certified error wanted.")
+@seed_option
+@json_option
+def demo(out: str, blocks: tuple[int, int], cells: int, tolerance: float, seed: int) -> None:
+    """Race all methods on heat in a block of unknown conductivities, certify the winner, and write a report."""
+    from nearly.core.files import check_folder
+    from nearly.core.validate import require_float
+    from nearly.problems import build
+
+    require_float("tolerance", tolerance, above=0.0)
+    folder = check_folder(out)
+    target = build("thermal_block", blocks=blocks, cells=cells)
+    _race(target, tolerance, {"seed": seed}, folder / "thermal_block.safetensors", folder, "thermal_block")
+
+
+def _race(
+    target: Target, tolerance: float | None, arguments: dict[str, Any], path: Path, folder: Path | None, problem: str
+) -> None:
+    """Race, save, report and print; the best surrogate is saved whether or not it meets the tolerance.
+
+    Raises:
+        Interrupted: on Ctrl-C before anything was fitted.
+    """
+    from nearly.core.errors import Interrupted
+    from nearly.core.search import not_reached, race
+
+    try:
+        with progress_bars(f"racing on {target.name}") as progress:
+            outcome = race(target, tolerance, progress=progress, **arguments)
+    except Interrupted as stop:
+        if stop.best is None:
+            raise
+        _save(stop.best, path)
+        message = f"interrupted; the best surrogate so far is in {path}, not certified: nearly certify {path} {problem}"
+        fail("Interrupted", message, INTERRUPTED, {"artifact": str(path), "method": stop.best.method})
+    assert outcome.winner is not None
+    _save(outcome.winner, path)
+    written = _report(outcome, target, folder, tolerance)
+    result = _result(outcome, path, written)
+    _show_race(outcome, target)
+    show(f"Saved {path}." + (f" Report: {written[0]}" if written else ""))
+    if not outcome.reached:
+        error = not_reached(outcome, tolerance)
+        fail(type(error).__name__, f"{error} It is saved in {path}.", MISSED, result | {"advice": error.advice})
+    if as_json():
+        print_json({"ok": True} | result)
+
+
+def _save(surrogate: Surrogate, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    surrogate.save(path)
+
+
+def _report(outcome: Race, target: Target, folder: Path | None, tolerance: float | None) -> list[Path]:
+    if folder is None:
+        return []
+    from nearly.report import write_report
+
+    return write_report(outcome, target, folder, tolerance=tolerance)
+
+
+def _show_race(outcome: Race, target: Target) -> None:
+    from nearly.report.tables import RACE_HEADS, cost_cells, race_cells
+
+    winner = outcome.winner
+    assert winner is not None
+    assert winner.cost is not None
+    assert winner.certificate is not None
+    heads = ("cost", "surrogate", "target", "the surrogate needs")
+    show(
+        table(RACE_HEADS, race_cells(outcome), title=f"{target.name}: error {target.unit}", bold=0),
+        table(heads, list(cost_cells(winner.cost))),
+        winner.certificate.describe(),
+    )
+
+
+def _result(outcome: Race, path: Path, written: list[Path]) -> dict[str, Any]:
+    from nearly.core.certificate import certificate_to_manifest
+    from nearly.report.tables import race_rows
+
+    winner = outcome.winner
+    assert winner is not None
+    assert winner.cost is not None
+    return {
+        "reached": outcome.reached,
+        "artifact": str(path),
+        "method": winner.method,
+        "hyperparameters": winner.hyperparameters,
+        "certificate": certificate_to_manifest(winner.certificate),
+        "cost": winner.cost.to_manifest() | {"speedup": winner.cost.speedup},
+        "race": race_rows(outcome),
+        "seconds": outcome.seconds,
+        "report": [str(file) for file in written],
+    }
+
+
+def _statement(quantile: float, confidence: float, *, statements: int = 1, all_rows: bool = False) -> Statement:
+    from nearly.cli.problem import Statement
+
+    return Statement(quantile=quantile, confidence=confidence, statements=statements, all_rows=all_rows, notes=note)
+
+
+def _open(problem: str, options: dict[str, str | None], statement: Statement) -> Target:
+    from nearly.cli.problem import open_problem
+    from nearly.core.errors import BadInput
+
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    for name in ("lower", "upper"):
+        if name in given:
+            try:
+                given[name] = [float(part) for part in given[name].split(",")]
+            except ValueError as error:
+                raise BadInput(f"--{name}", "numbers with commas between", given[name]) from error
+    return open_problem(problem, given, statement)
+
+
+def _method(text: str) -> Method:
+    """A method from `id` or `id:name=value,...`.
+
+    Raises:
+        BadInput: for an unknown method or parameter.
+    """
+    from nearly.cli.problem import parse_arguments
+    from nearly.core.errors import BadInput
+    from nearly.core.registry import cards, method_class
+
+    # The ids of other packages hold a colon themselves.
+    name, arguments = (text, "") if text in cards() else text.rpartition(":")[::2] if ":" in text else (text, "")
+    cls, given = method_class(name), parse_arguments(arguments)
+    known = cls.card["parameters"]
+    for parameter in given:
+        if parameter not in known:
+            raise BadInput(f"parameters of {name}", f"among {', '.join(known) or 'none'}", repr(parameter))
+    return cls(**given)
+
+
+def _default_name(problem: str) -> str:
+    """The artifact's name after a PROBLEM: the file's stem, the built-in name, or the function's."""
+    head, _, tail = problem.partition(":")
+    if Path(problem).suffix:
+        stem = Path(problem).stem
+    else:
+        stem = tail if tail and "=" not in tail else head
+    return f"{stem or 'surrogate'}.safetensors"
