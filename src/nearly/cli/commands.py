@@ -128,7 +128,10 @@ def fit(
 ) -> None:
     """Fit a certified surrogate to PROBLEM and save it."""
     from nearly.core.files import check_file, check_folder
+    from nearly.core.validate import require_float
 
+    if tolerance is not None:
+        require_float("tolerance", tolerance, above=0.0)
     path = check_file(out or _default_name(problem))
     folder = None if report is None else check_folder(report)
     target = _open(problem, options, _statement(quantile, confidence))
@@ -461,5 +464,5 @@ def _default_name(problem: str) -> str:
     if Path(problem).suffix:
         stem = Path(problem).stem
     else:
-        stem = tail if tail and "=" not in tail else head
+        stem = tail if tail.isidentifier() else Path(head).name
     return f"{stem or 'surrogate'}.safetensors"

@@ -37,7 +37,7 @@ class Group(click.Group):
                 raise
             fail("BadInput", error.format_message(), BAD)
         except KeyboardInterrupt:
-            fail("Interrupted", "interrupted; nothing was saved.", INTERRUPTED)
+            fail("Interrupted", "interrupted.", INTERRUPTED)
 
 
 def as_json() -> bool:

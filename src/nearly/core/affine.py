@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def monomials(
+    parameters: Float[Tensor, "n d"], scale: Float[Tensor, " q"], exponents: Float[Tensor, "q d"]
+) -> Float[Tensor, "n q"]:
+    """`scale_q * prod_j parameters_j ** exponents_qj`; an exponent 0 gives 1 at every base, 0 and negative ones included."""
+    return scale * parameters[:, None, :].pow(exponents).prod(dim=-1)
+
+
 @dataclass(frozen=True, eq=False)
 class Monomials:
     """Coefficients `theta_q(mu) = scale_q * prod_j mu_j ** exponents_qj`, as data, so that an artifact can hold them.
@@ -45,9 +52,7 @@ class Monomials:
 
     def __call__(self, parameters: Float[Tensor, "n d"]) -> Float[Tensor, "n q"]:
         """Evaluate all terms at each parameter vector."""
-        exponents = self.exponents.to(parameters)
-        # pow with exponent 0 is 1 at every base, 0 and negative ones included, as the formula wants.
-        return self.scale.to(parameters) * parameters[:, None, :].pow(exponents).prod(dim=-1)
+        return monomials(parameters, self.scale.to(parameters), self.exponents.to(parameters))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nearly.core.errors import BadInput, CertificateViolated, TooFewSamples
-from nearly.core.validate import require_float
+from nearly.core.validate import require_float, require_int
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -268,7 +268,18 @@ def certificate_from_manifest(manifest: dict[str, Any] | None) -> Certificate | 
     kind = manifest.get("kind")
     if kind not in KINDS:
         raise BadInput("certificate.kind", f"one of {', '.join(KINDS)}", kind)
+    # msgspec passes over fields that a dataclass does not have.
+    unknown = manifest.keys() - KINDS[kind].__dataclass_fields__.keys() - {"kind"}
+    if unknown:
+        raise BadInput("certificate", f"the fields of {kind}", f"others beside them: {', '.join(sorted(unknown))}")
     try:
-        return msgspec.convert({k: v for k, v in manifest.items() if k != "kind"}, KINDS[kind], strict=True)
+        told = msgspec.convert({k: v for k, v in manifest.items() if k != "kind"}, KINDS[kind], strict=True)
     except msgspec.ValidationError as error:
         raise BadInput("certificate", f"the fields of {kind}", str(error)) from error
+    if not told.error >= 0:
+        raise BadInput("certificate.error", "at least 0", told.error)
+    if isinstance(told, Probable):
+        require_float("certificate.quantile", told.quantile, above=0.0, below=1.0)
+        require_float("certificate.confidence", told.confidence, above=0.0, below=1.0)
+        require_int("certificate.samples", told.samples, least=1)
+    return told

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nearly.core.certificate import Probable, bound_from, least_samples
-from nearly.core.domain import Box, Cloud
+from nearly.core.domain import Anywhere, Box, Cloud
 from nearly.core.errors import BadInput, CertificateViolated, TooFewSamples
 from nearly.core.supply import CERTIFYING, stream
 from nearly.core.surrogate import Surrogate
@@ -56,6 +56,7 @@ def certify(
         raise BadInput(
             "target", f"a {surrogate.noun}, as the surrogate replaces", getattr(target, "noun", describe(target))
         )
+    require_int("seed", seed, least=0)
     if target.rows is not None and len(surrogate.seen):
         target.rows.forget(surrogate.seen)
     pairs = fresh_pairs(target, samples, quantile, confidence, seed)
@@ -141,10 +142,14 @@ def state(
 def _check_source(surrogate: Surrogate, target: Target, inputs: Tensor) -> None:
     """Raise where the target's inputs are not the ones the surrogate was made for."""
     domain = surrogate.domain
+    if isinstance(domain, Anywhere) and not isinstance(target.domain, Anywhere):
+        raise CertificateViolated(
+            f"the certificate speaks of {domain.describe()}, but the target draws from {target.source}"
+        )
     if isinstance(domain, Box) and isinstance(target.domain, Box):
         same = all(
             getattr(domain, end).shape == getattr(target.domain, end).shape
-            and torch.allclose(getattr(domain, end).double(), getattr(target.domain, end).double(), rtol=1e-6)
+            and torch.allclose(getattr(domain, end).double(), getattr(target.domain, end).double(), rtol=1e-6, atol=0.0)
             for end in ("lower", "upper", "log")
         )
         if not same:

@@ -21,6 +21,7 @@ from nearly.core.supply import Progress, Supply
 from nearly.core.surrogate import Surrogate
 from nearly.core.target import Pairs, Target
 from nearly.core.validate import describe, require_int
+from nearly.core.words import count, duration
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -113,9 +114,10 @@ class Comparison:
 
     def table(self) -> Table:
         """A table for `rich.print`: the most accurate first, the front starred, failures last."""
+        from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
-        table = Table(title=f"{self.target}: error {self.unit}", title_justify="left")
+        table = Table(title=f"{self.target}: error {self.unit}", title_justify="left", box=SIMPLE_HEAD)
         table.add_column("method")
         for name in ("certified error", "kind", "operations", "time per input", "speedup", "evaluations", "fit"):
             table.add_column(name, justify="left" if name == "kind" else "right")
@@ -126,11 +128,11 @@ class Comparison:
                 f"{row.method}{' *' if any(row is other for other in front) else ''}",
                 f"{row.certificate.error:.3g}",
                 type(row.certificate).__name__,
-                f"{cost.operations:.3g}",
-                f"{cost.seconds_batched:.3g} s",
+                count(cost.operations),
+                duration(cost.seconds_batched),
                 "" if cost.speedup is None else f"{cost.speedup:.3g}",
                 str(cost.evaluations),
-                f"{cost.seconds_fit:.3g} s",
+                duration(cost.seconds_fit),
             )
         for name, why in self.failures.items():
             table.add_row(name, "failed", *[""] * 6)
@@ -175,10 +177,15 @@ class Comparison:
         front = [row for row in self.front() if row.certificate.error > 0]
         axes.plot([r.cost.operations for r in front], [r.certificate.error for r in front], color="0.75", zorder=1)
         axes.scatter([r.cost.operations for r in shown], [r.certificate.error for r in shown], zorder=2)
+        middle = sorted(row.cost.operations for row in shown)[len(shown) // 2] if shown else 1
         for row in shown:
-            axes.annotate(
-                row.method, (row.cost.operations, row.certificate.error), xytext=(5, 5), textcoords="offset points"
+            left = row.cost.operations < middle or len(shown) == 1
+            at, shift, side = (
+                (row.cost.operations, row.certificate.error),
+                6 if left else -6,
+                "left" if left else "right",
             )
+            axes.annotate(row.method, at, (shift, 5), textcoords="offset points", fontsize="small", ha=side)
         axes.set(xscale="log", yscale="log", xlabel="operations per input", ylabel=f"certified error\n({self.unit})")
         axes.margins(x=0.15, y=0.1)
         axes.set_title(self.target, loc="left")

@@ -75,7 +75,10 @@ class Box(Domain):
         high = as_floating("upper", upper, dimensions=1).to(torch.float64)
         if low.shape != high.shape or not bool((low < high).all()):
             raise BadInput("upper", "above lower in every coordinate", f"lower {low.tolist()}, upper {high.tolist()}")
-        flags = torch.as_tensor(log, dtype=torch.bool).expand(low.shape).clone()
+        try:
+            flags = torch.as_tensor(log, dtype=torch.bool).expand(low.shape).clone()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BadInput("log", f"one flag, or one for each of {len(low)} coordinates", describe(log)) from error
         if bool((flags & (low <= 0)).any()):
             raise BadInput("lower", "positive where log is set", low.tolist())
         self.register_buffer("lower", low)
@@ -111,11 +114,12 @@ class Box(Domain):
         )
 
     def contains(self, inputs: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
-        """Inside up to four units of round-off of the input's dtype, so that a cast corner is still a corner."""
+        """Inside up to four units of round-off of the coarser dtype, so that a cast corner is still a corner."""
         if inputs.ndim != 2 or inputs.shape[1] != self.dimension:
             raise BadInput("inputs", f"of shape (n, {self.dimension})", describe(inputs))
         lower, upper = self.lower.to(inputs), self.upper.to(inputs)
-        slack = 4 * torch.finfo(inputs.dtype).eps * torch.maximum(lower.abs(), upper.abs())
+        eps = max(torch.finfo(inputs.dtype).eps, torch.finfo(self.lower.dtype).eps)
+        slack = 4 * eps * torch.maximum(lower.abs(), upper.abs())
         return ((inputs >= lower - slack) & (inputs <= upper + slack)).all(dim=1)
 
     def describe(self) -> str:
@@ -214,7 +218,7 @@ class Cloud(Domain):
 
     def contains(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, " n"]:
         """Which inputs are no further from the references than fresh rows are."""
-        if inputs[0].numel() != self.mean.numel():
+        if inputs.shape[1:].numel() != self.mean.numel():
             raise BadInput("inputs", f"rows of {self.mean.numel()} numbers", describe(inputs))
         return self.distance(inputs) <= self.threshold
 

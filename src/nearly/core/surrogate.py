@@ -14,7 +14,7 @@ from nearly.core.certificate import certificate_from_manifest, certificate_to_ma
 from nearly.core.cost import Cost
 from nearly.core.domain import Domain, restore_domain
 from nearly.core.errors import ArtifactError, BadInput, NearlyError, OutOfDomain, OutsideDomainWarning
-from nearly.core.validate import as_floating
+from nearly.core.validate import describe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +112,7 @@ class Surrogate(nn.Module):
         Raises:
             OutOfDomain: for an input outside the certified domain (unless `outside` is "warn").
         """
-        dtype, inputs = inputs.dtype, self._admit(inputs)
+        inputs, dtype = self._admit(inputs, 5)  # two frames of nn.Module's call between
         return self.model(inputs).to(dtype)
 
     def bound(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
@@ -124,10 +124,15 @@ class Surrogate(nn.Module):
         """
         if self.model.theorem is None:
             raise BadInput("surrogate", "of a method with a Bound certificate", self.method)
-        dtype, inputs = inputs.dtype, self._admit(inputs)
+        inputs, dtype = self._admit(inputs, 3)
         return self.model.bound(inputs).to(dtype)
 
-    def _admit(self, inputs: Tensor) -> Tensor:
+    def _admit(self, inputs: Tensor, caller: int) -> tuple[Tensor, torch.dtype]:
+        """Inputs in the model's dtype, and the dtype that is answered in: theirs, or the model's for whole numbers."""
+        if not isinstance(inputs, Tensor) or inputs.is_complex() or inputs.ndim < 1:
+            raise BadInput("inputs", "a real tensor with one row per input", describe(inputs))
+        dtype = inputs.dtype if inputs.is_floating_point() else self.model.dtype
+        inputs = inputs.to(dtype)
         inside = self.domain.contains(inputs)
         if not inside.all():
             if not bool(torch.isfinite(inputs).all()):
@@ -139,8 +144,8 @@ class Surrogate(nn.Module):
                     f"{message}. The certificate says nothing there; outside='warn' answers all the same."
                 )
             self.certificate = None
-            warnings.warn(f"{message}. The certificate is withdrawn.", OutsideDomainWarning, stacklevel=3)
-        return inputs.to(self.model.dtype)
+            warnings.warn(f"{message}. The certificate is withdrawn.", OutsideDomainWarning, stacklevel=caller)
+        return inputs.to(self.model.dtype), dtype
 
     @property
     def bytes(self) -> int:

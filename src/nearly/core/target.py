@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -77,9 +78,10 @@ class Rows:
         return Pairs(self.pairs.inputs[index], self.pairs.outputs[index])
 
     def forget(self, seen: Tensor) -> None:
-        """Drop from the certifying rows those with a fingerprint in `seen`: some surrogate was fitted on them."""
-        fresh = ~torch.isin(self.hashes[self.certifying], seen.cpu())
-        self.certifying, self.handed = self.certifying[fresh], 0
+        """Drop from the certifying rows still left those with a fingerprint in `seen`: some surrogate was fitted on them."""
+        left = self.certifying[self.handed :]
+        fresh = ~torch.isin(self.hashes[left], seen.cpu())
+        self.certifying, self.handed = left[fresh], 0
 
     def look_up(self, inputs: Tensor) -> Tensor:
         """The stored outputs of stored inputs.
@@ -189,6 +191,9 @@ class Target(ABC):
         while got < n:
             drawn = self._draw_inputs(min(n - got, 64), generator)
             out, why = self._evaluate(drawn)
+            if outputs and out.shape[1:] != outputs[0].shape[1:]:
+                shapes = f"an output of shape {tuple(out.shape[1:])} after outputs of shape {tuple(outputs[0].shape[1:])}"
+                why = [reason or shapes for reason in why]
             kept = torch.tensor([reason is None for reason in why])
             failures += [f"at input {describe_input(x)}: {w}" for x, w in zip(drawn, why, strict=True) if w is not None]
             if len(failures) > 8 and len(failures) > got + int(kept.sum()):
@@ -277,18 +282,21 @@ def describe_input(x: Tensor) -> str:
 def collect(
     answers: list[Tensor | None], failures: list[str | None], dtype: torch.dtype
 ) -> tuple[Tensor, list[str | None]]:
-    """Stack one answer per input; answers of another shape than the first good one, or not finite, count as failures."""
-    shape = next((a.shape for a in answers if a is not None), torch.Size([0]))
-    stacked = torch.zeros(len(answers), *shape, dtype=dtype)
+    """Stack one answer per input; those of another shape than most, complex or not finite ones count as failures."""
+    shapes = Counter(a.shape for a in answers if a is not None)
+    shape = shapes.most_common(1)[0][0] if shapes else torch.Size([0])
+    stacked = torch.zeros(len(answers), *shape, dtype=dtype if dtype.is_floating_point else torch.float64)
     for i, answer in enumerate(answers):
         if answer is None:
             continue
         if answer.shape != shape:
-            failures[i] = f"an output of shape {tuple(answer.shape)} after outputs of shape {tuple(shape)}"
+            failures[i] = f"an output of shape {tuple(answer.shape)} among outputs of shape {tuple(shape)}"
+        elif answer.is_complex():
+            failures[i] = "a complex output, where real and imaginary parts side by side are asked for"
         elif not bool(torch.isfinite(answer).all()):
             failures[i] = "an output with NaN or infinite entries"
         else:
-            stacked[i] = answer
+            stacked[i] = answer.detach()
     return stacked, failures
 
 

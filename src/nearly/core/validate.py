@@ -53,7 +53,7 @@ def as_floating(name: str, value: Any, *, dimensions: int | None = None, least_d
 
     Args:
         name: the argument's name, for messages.
-        value: a tensor, array or nested list. Floating tensors keep dtype and device; all else becomes float64.
+        value: a tensor, array or nested list. Floating tensors and arrays keep their dtype; all else becomes float64.
         dimensions: the exact number of dimensions, if it matters.
         least_dimensions: the least number of dimensions.
 
@@ -65,6 +65,8 @@ def as_floating(name: str, value: Any, *, dimensions: int | None = None, least_d
     """
     try:
         tensor = torch.as_tensor(value)
+        if tensor.is_floating_point() and not hasattr(value, "dtype"):  # lists of floats, which torch makes float32
+            tensor = torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadInput(name, "numeric", describe(value)) from error
     if tensor.is_complex():

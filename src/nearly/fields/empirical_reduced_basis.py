@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nearly.core.affine import AffineSystem, Monomials
+from nearly.core.affine import AffineSystem, Monomials, monomials
 from nearly.core.errors import BadInput
 from nearly.core.method import Method
 from nearly.core.surrogate import Model, operations_of_maps
 from nearly.fields._components import inner_product
-from nearly.fields._projection import Projection, solve_reduced
+from nearly.fields._projection import Projection
+from nearly.fields._reduced_model import solve_reduced
 from nearly.linalg.components import principal_components
 from nearly.linalg.factorize import empirical_interpolation
 
@@ -72,8 +73,8 @@ class EmpiricalModel(Model):
     def forward(self, parameters: Float[Tensor, "n d"]) -> Float[Tensor, "n unknowns"]:
         """The reduced solution on all unknowns."""
         beta = self.coefficient_at(parameters, self.points).to(parameters)
-        theta = torch.cat([Monomials(self.operator_scale, self.operator_exponents)(parameters), beta], dim=1)
-        phi = torch.cat([Monomials(self.load_scale, self.load_exponents)(parameters), beta], dim=1)
+        theta = torch.cat([monomials(parameters, self.operator_scale, self.operator_exponents), beta], dim=1)
+        phi = torch.cat([monomials(parameters, self.load_scale, self.load_exponents), beta], dim=1)
         return solve_reduced(theta @ self.operators.flatten(1), phi @ self.loads, symmetric=False) @ self.basis
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from nearly.core.method import Method
-from nearly.fields._projection import Projection, ReducedModel
+from nearly.fields._projection import Projection
+from nearly.fields._reduced_model import ReducedModel
 
 if TYPE_CHECKING:
     from nearly.core.nouns import Field
@@ -29,6 +30,8 @@ CARD = {
 }
 
 LAZY = 64  # candidates whose bounds are refreshed together
+LEAST = 256  # candidates whose residuals say how accurately residuals are needed
+SHARE = 1e-3  # residual coordinates are cut where that costs at most this share of the least such residual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +88,17 @@ class ReducedBasis(Method):
             if supply.progress is not None:
                 supply.progress("greedy basis", projection.rank, self.rank)
             if projection.rank >= min(self.rank, len(candidates)) or not added:
-                return model
+                return projection.model(accuracy=SHARE * _least_residual(model, candidates, bounds))
             bounds[pick] = -torch.inf
             pick = _largest(model, candidates, bounds)
+
+
+def _least_residual(model: ReducedModel, candidates: torch.Tensor, bounds: torch.Tensor) -> float:
+    """The least dual norm of the residual over the candidates that are no snapshots, beside the 2-norm of its weights."""
+    others = candidates[bounds > -torch.inf][:LEAST]
+    if not len(others):
+        return 0.0
+    return float(model.residual_share(others).min())
 
 
 def _largest(model: ReducedModel, candidates: torch.Tensor, bounds: torch.Tensor) -> int:

@@ -27,7 +27,6 @@ DPI = 150
 # Colors of Okabe and Ito (2008), told apart by all common kinds of color vision.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#8a6d3b")
 MARKERS = "osD^vPX*"
-LINES = 3  # output lines drawn per picture of vectors
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -58,7 +57,7 @@ def front(race: Race, tolerance: float | None) -> Figure | None:
     figure = new_figure(8, 4.6)
     axes = figure.add_subplot()
     for place, contender in enumerate(race.contenders):
-        rungs = [r for r in contender.rungs if 0 < r.level < math.inf]
+        rungs = sorted((r for r in contender.rungs if 0 < r.level < math.inf), key=lambda r: r.operations)
         if rungs:
             color, marker = COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
             x, y = [max(r.operations, 1) for r in rungs], [r.level for r in rungs]
@@ -73,7 +72,7 @@ def front(race: Race, tolerance: float | None) -> Figure | None:
         axes.axhline(tolerance, color="0.35", ls="--", lw=1.1)
         _write_at_edge(axes, tolerance, f"tolerance {tolerance:g}")
     axes.set(
-        xscale="log", yscale="log", xlabel="floating-point operations per input", ylabel=_wrapped(race.winner.unit)
+        xscale="log", yscale="log", xlabel="floating-point operations per input", ylabel=f"error\n({race.winner.unit})"
     )
     axes.set_title("Cost and error of every fit in the race", loc="left")
     axes.grid(visible=True, which="major", color="0.92")
@@ -208,7 +207,7 @@ def answers(race: Race, target: Target) -> Figure | None:
         drawn: list[tuple[str, Tensor, dict[str, Any]]] = [
             ("truth", truth, scale),
             ("surrogate", guess, scale),
-            ("surrogate - truth", guess - truth, {"vmin": -off, "vmax": off, "cmap": "RdBu_r"}),
+            ("surrogate − truth", guess - truth, {"vmin": -off, "vmax": off, "cmap": "RdBu_r"}),
         ]
         for axis, (title, values, style) in zip(axes[picture:], drawn, strict=True):
             draw(axis, values, style)
@@ -228,6 +227,8 @@ def _painter(target: Target, shape: tuple[int, ...]) -> Callable[[Axes, Tensor, 
         def paint(axes: Axes, values: Tensor, style: dict[str, Any]) -> None:
             drawn = axes.tripcolor(mesh, values.reshape(-1).numpy(), shading="gouraud", rasterized=True, **style)
             axes.set(aspect="equal", xticks=[], yticks=[])
+            axes.margins(0)
+            axes.set_frame_on(False)
             _bar(axes, drawn)
 
         return paint
@@ -242,13 +243,17 @@ def _grid(axes: Axes, values: Tensor, style: dict[str, Any]) -> None:
     drawn = axes.imshow(values.numpy(), origin="lower", aspect="auto", interpolation="nearest", **style)
     axes.set_box_aspect(1)
     axes.tick_params(labelsize="x-small")
+    axes.set_xlabel("column", fontsize="x-small")
+    axes.set_ylabel("row", fontsize="x-small")
     _bar(axes, drawn)
 
 
 def _bar(axes: Axes, drawn: Any) -> None:
     part: SubFigure | Figure = axes.get_figure(root=False)  # type: ignore[assignment]
-    bar = part.colorbar(drawn, ax=axes, shrink=0.85, pad=0.02)
+    bar = part.colorbar(drawn, ax=axes, shrink=0.9, pad=0.03, aspect=24)
     bar.ax.tick_params(labelsize="x-small")
+    bar.ax.yaxis.get_offset_text().set(fontsize="x-small")
+    bar.outline.set_visible(False)
     bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
 
 
@@ -261,7 +266,7 @@ def _lines(axes: Any, truth: Tensor, guess: Tensor) -> None:
     axes[0].set(ylabel="output", xlabel="entry of the output")
     axes[1].plot(place, (guess - truth).numpy(), color=COLORS[0], lw=1.2, **marker)
     axes[1].axhline(0, color="0.7", lw=0.8, zorder=0)
-    axes[1].set(ylabel="surrogate - truth", xlabel="entry of the output")
+    axes[1].set(ylabel="surrogate − truth", xlabel="entry of the output")
 
 
 def _scatter(race: Race, target: Target, truth: Tensor, guess: Tensor) -> Figure:
@@ -285,7 +290,9 @@ def _scatter(race: Race, target: Target, truth: Tensor, guess: Tensor) -> Figure
         left.set(xlabel="truth", ylabel="surrogate")
     right.axhline(0, color="0.7", lw=0.8, zorder=0)
     right.plot(x.numpy(), (guess - truth)[order].numpy(), ls="none", marker="o", ms=4, alpha=0.6, color=COLORS[1])
-    right.set(xlabel=label, ylabel="surrogate - truth")
+    right.set(xlabel=label, ylabel="surrogate − truth")
+    for axes in (left, right):
+        axes.locator_params(axis="x", nbins=6)
     figure.suptitle(f"Answers at {len(truth)} fresh inputs", x=0.01, ha="left", fontsize="medium")
     return figure
 
@@ -301,7 +308,3 @@ def _write_at_edge(axes: Axes, height: float, text: str) -> None:
         fontsize="small",
         color="0.35",
     )
-
-
-def _wrapped(unit: str) -> str:
-    return f"validation error\n({unit})"

@@ -13,8 +13,9 @@ from nearly.core.certificate import Bound, Probable
 from nearly.core.errors import BadInput
 from nearly.core.files import check_folder, write_files
 from nearly.core.validate import describe, require_float
+from nearly.core.words import duration
 from nearly.report import pictures
-from nearly.report.tables import RACE_HEADS, cost_cells, duration, race_cells, race_rows
+from nearly.report.tables import RACE_HEADS, cost_cells, race_cells, race_rows
 
 if TYPE_CHECKING:
     from nearly.core.search import Race
@@ -74,8 +75,9 @@ _ANSWERS = (
     "The best and the worst of the same inputs. Truth and surrogate share a color scale; the difference has its own."
 )
 _SPECTRUM = (
-    "How fast the outputs themselves can be compressed by any linear basis, in the norm of the errors. Where this falls slowly, "
-    "no projection onto few basis functions can be accurate."
+    "How fast the outputs on the same inputs can be compressed by any linear basis, in the norm of the errors. Where this falls "
+    "slowly, no projection onto few basis functions can be accurate. A basis of as many functions as there are outputs holds them "
+    "all, so the right end says nothing about others."
 )
 
 

@@ -113,7 +113,7 @@ class Field(Target):
             >>> len(Field.from_data(x, torch.sin(x * torch.arange(1, 5))).rows.certifying)
             90
         """
-        return cls(None, None, product=product, name=name).set_rows(
+        target = cls(None, None, product=product, name=name).set_rows(
             inputs,
             outputs,
             certify=certify,
@@ -122,6 +122,9 @@ class Field(Target):
             confidence=confidence,
             seed=seed,
         )
+        assert target.rows is not None
+        target.norm(target.rows.pairs.outputs[:1])  # a product of the wrong size is refused here
+        return target
 
     @property
     def bytes(self) -> int | None:
@@ -144,6 +147,8 @@ class Field(Target):
         if self.product is None:
             return flat.norm(dim=1)
         product = self.product_on(flat)
+        if len(product) != flat.shape[1]:
+            raise BadInput("product", f"of size {flat.shape[1]}, as the outputs", len(product))
         weighted = flat * product if product.ndim == 1 else (product @ flat.T).T
         return (flat * weighted).sum(dim=1).clamp(min=0).sqrt()
 

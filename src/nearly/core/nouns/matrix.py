@@ -101,22 +101,33 @@ class Solve(Target):
     @cached_property
     def factors(self) -> Any:
         """The exact factorization: SuperLU of a sparse matrix, LU of a dense one."""
+        from scipy.linalg import get_lapack_funcs
+
         if self.sparse is not None:
-            from scipy.sparse.linalg import splu
+            from scipy.sparse.linalg import LinearOperator, onenormest, splu
 
             try:
-                return splu(self.sparse.tocsc())
+                found = splu(self.sparse.tocsc())
             except RuntimeError as error:
                 raise FactorizationFailed(
                     "matrix is singular: an exact zero pivot; a Solve needs a nonsingular matrix"
                 ) from error
-        factors, pivots, info = torch.linalg.lu_factor_ex(self.matrix)
-        pivot = factors.diagonal().abs()
-        if int(info) != 0 or not bool(pivot.min() > torch.finfo(self.matrix.dtype).eps * pivot.max() * 1e-2):
-            raise FactorizationFailed(
-                f"matrix is singular to working precision (smallest pivot {float(pivot.min()):.3g})"
+            inverse = LinearOperator(
+                found.shape, found.solve, rmatvec=lambda b: found.solve(b, "T"), dtype=self.sparse.dtype
             )
-        return factors, pivots
+            inverted = float(abs(self.sparse).sum(axis=0).max()) * onenormest(inverse)
+            reciprocal = 1 / inverted if inverted > 0 else 0.0
+        else:
+            *found, info = torch.linalg.lu_factor_ex(self.matrix)
+            factors = found[0].cpu().numpy()
+            size = float(torch.linalg.matrix_norm(self.matrix, 1))
+            (gecon,) = get_lapack_funcs(("gecon",), (factors,))
+            reciprocal = 0.0 if int(info) else float(gecon(factors, size)[0])
+        if not reciprocal > torch.finfo(self.dtype).eps:
+            raise FactorizationFailed(
+                f"matrix is singular to working precision (reciprocal condition number {reciprocal:.3g})"
+            )
+        return found
 
     @property
     def source(self) -> str:
@@ -167,8 +178,9 @@ def _checked_matrix(matrix: Any) -> tuple[Any, Any]:
             raise BadInput("matrix", "non-empty", describe(matrix))
         if not np.isfinite(sparse.data).all():
             raise BadInput("matrix", "finite", f"{int((~np.isfinite(sparse.data)).sum())} NaN or infinite entries")
-        return sparse, sparse
-    dense = as_floating("matrix", matrix, dimensions=2)
-    if not bool((dense != 0).any()):
+        dense = None
+    else:
+        sparse, dense = None, as_floating("matrix", matrix, dimensions=2)
+    if not (sparse.data if dense is None else dense).any():
         raise BadInput("matrix", "nonzero", "a matrix of zeros, whose relative error means nothing")
-    return None, dense
+    return sparse, sparse if dense is None else dense

@@ -10,7 +10,7 @@ from torch import Tensor
 from nearly.core.domain import Anywhere
 from nearly.core.errors import BadInput
 from nearly.core.target import Target
-from nearly.core.validate import as_floating, describe
+from nearly.core.validate import as_floating, describe, require_float
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -63,9 +63,7 @@ class Measure(Target):
         if scale is None:
             step = max(1, count // 500)
             scale = float(torch.pdist(self.samples[::step]).median())
-        if not 0 < scale < float("inf"):
-            raise BadInput("scale", "positive and finite", scale)
-        self.scale, self.name, self.domain = float(scale), name, Anywhere()
+        self.scale, self.name, self.domain = require_float("scale", scale, above=0.0), name, Anywhere()
 
     @property
     def source(self) -> str:

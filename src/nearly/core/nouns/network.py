@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nearly.core.errors import BadInput, TooFewSamples
 from nearly.core.target import Pairs, Rows, Target, relative_norm
-from nearly.core.validate import as_floating, describe, generator_from
+from nearly.core.validate import as_floating, describe, generator_from, require_int
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -58,14 +58,14 @@ class Network(Target):
         if metric not in get_args(Metric):
             raise BadInput("metric", f"one of {', '.join(get_args(Metric))}", metric)
         rows = as_floating("data", data, least_dimensions=2)
-        if len(rows) < 98:
-            raise TooFewSamples("data", 98, len(rows), "90 rows to certify and 8 to fit")
+        kept = max(90, 3 * len(rows) // 8) if certify is None else require_int("certify", certify, least=1)
+        if len(rows) < kept + 8:
+            raise TooFewSamples("data", kept + 8, len(rows), f"{kept} rows to certify and 8 to fit")
         self.module, self.metric, self.name, self.domain = module, metric, name, None
         self.unit = {"relative": "relative 2-norm", "kl": "KL divergence, nats", "top1": "top-1 disagreement"}[metric]
         with torch.no_grad():
             outputs = self._answer(rows[:1])
         order = torch.randperm(len(rows), generator=generator_from(seed))
-        kept = max(90, 3 * len(rows) // 8) if certify is None else certify
         # The outputs are computed when rows are handed out; only their shape is needed here.
         self.rows = Rows(Pairs(rows, outputs.expand(len(rows), *outputs.shape[1:])), order[kept:], order[:kept])
 

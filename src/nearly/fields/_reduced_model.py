@@ -1,0 +1,144 @@
+"""The reduced system and its error bound: what is asked online."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nearly.core.affine import monomials
+from nearly.core.surrogate import Model, operations_of_maps
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+# Batched LU of larger matrices on two or more CPU threads returns garbage pivots (torch 2.13.0 with MKL 2024.2: sizes
+# 192 and above, any batch above 1); one matrix at a time is right.
+BATCHED_LU = 128
+# Systems solved together on a CPU: their matrices (32 x 64 kB at rank 90) then stay in the second-level cache.
+CACHE = 32
+EPS64 = torch.finfo(torch.float64).eps
+
+
+def solve_reduced(
+    matrices: Float[Tensor, "n rank*rank"], right: Float[Tensor, "n rank"], *, symmetric: bool
+) -> Float[Tensor, "n rank"]:
+    """Solve small dense systems, one per row, given as flattened matrices; by Cholesky if symmetric (then positive definite)."""
+    rank = right.shape[1]
+    square = matrices.view(-1, rank, rank)
+    if symmetric:
+        return torch.cholesky_solve(right[..., None], torch.linalg.cholesky_ex(square)[0]).squeeze(-1)
+    if rank > BATCHED_LU and square.device.type == "cpu":
+        one_by_one = [torch.linalg.solve_ex(a[None], b[None, :, None])[0] for a, b in zip(square, right, strict=True)]
+        return torch.cat(one_by_one).squeeze(-1)
+    return torch.linalg.solve_ex(square, right[..., None])[0].squeeze(-1)
+
+
+class ReducedModel(Model):
+    """`sum_q theta_q(mu) A_q u = sum_p phi_p(mu) f_p` on a basis of N functions, and its residual bound.
+
+    The bound is `Delta / max(||u_N|| - Delta, ||f||_* / gamma)` with `Delta = (||r||_* + slack) / alpha(mu) + lift`: residual over
+    coercivity, made relative by the least that `||u||` can be. `slack` holds the rounding of the residual (c eps times the sum of
+    the magnitudes that cancel in it, c = sqrt(number of terms)) and what truncating its coordinates left out (`tail` times the
+    1-norm of the weights); `lift` the rounding of `sum_n u_n v_n`, eps sqrt(||X||_inf) times `sum_n |u_n| ||v_n||_2`.
+
+    Buffers (Q operators, P loads, N basis functions, w residual coordinates): `basis` (N, unknowns), `operators` (Q, N, N),
+    `loads` (P, N), `residual_operators` (Q N, w), `residual_loads` (P, w), `tail` (), `lift` (N).
+    """
+
+    theorem = "dual norm of the residual over the min-theta coercivity bound; coercive affine system"
+
+    def __init__(self, *, coercive: list[int], symmetric: bool, **tensors: Tensor) -> None:
+        super().__init__(coercive=coercive, symmetric=symmetric, **tensors)
+        derived = {"_flat": self.operators.flatten(1)}
+        theta = monomials(self.reference[None], self.operator_scale, self.operator_exponents)[0]
+        self._all_coercive = coercive == list(range(len(theta)))
+        derived["_reference"] = theta if self._all_coercive else theta[coercive]
+        derived["_coercive"] = torch.tensor(coercive)
+        # The commonest terms are worth recognizing: online, evaluating the others costs as much as solving.
+        self._linear = bool((self.operator_scale == 1).all()) and torch.equal(
+            self.operator_exponents, torch.eye(len(theta), self.reference.numel(), dtype=theta.dtype)
+        )
+        self._constant = not bool(self.load_exponents.any())
+        if "residual_operators" in tensors:
+            # Every entry of the residual is a sum of so many products.
+            rounding = math.sqrt(len(self.residual_operators) + len(self.residual_loads)) * EPS64
+            derived["_operator_slack"] = self.tail + rounding * self.residual_operators.norm(dim=1)
+            derived["_load_slack"] = self.tail + rounding * self.residual_loads.norm(dim=1)
+        for name, value in derived.items():
+            self.register_buffer(name, value, persistent=False)
+
+    @property
+    def rank(self) -> int:
+        """Number of basis functions."""
+        return len(self.basis)
+
+    @property
+    def operations(self) -> int:
+        """Assembly, factorization and reconstruction."""
+        rank = self.rank
+        return 2 * self.operators.numel() + 2 * rank**3 // 3 + operations_of_maps(tuple(self.basis.shape))
+
+    def coordinates(self, parameters: Float[Tensor, "n d"]) -> Float[Tensor, "n rank"]:
+        """Coefficients of the reduced solution in the basis."""
+        return self._chunked(parameters, bounded=False)[0]
+
+    def coordinates_and_bound(
+        self, parameters: Float[Tensor, "n d"]
+    ) -> tuple[Float[Tensor, "n rank"], Float[Tensor, " n"]]:
+        """Coefficients of the reduced solution, and the bound on its relative error."""
+        solution, bound = self._chunked(parameters, bounded=True)
+        return solution, bound
+
+    def forward(self, parameters: Float[Tensor, "n d"]) -> Float[Tensor, "n unknowns"]:
+        """The reduced solution on all unknowns."""
+        return self.coordinates(parameters) @ self.basis
+
+    def bound(self, parameters: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """Bound on the relative error in the X-norm."""
+        return self.coordinates_and_bound(parameters)[1]
+
+    def residual_share(self, parameters: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """The residual's dual norm over the 2-norm of the weights it is a sum with: how far below 1 it cancels."""
+        theta, phi = self._terms(parameters)
+        weights = (theta[:, :, None] * self.coordinates(parameters)[:, None, :]).flatten(1)
+        residual = phi @ self.residual_loads - weights @ self.residual_operators
+        return residual.norm(dim=1) / (weights.norm(dim=1) + phi.norm(dim=1))
+
+    def _chunked(self, parameters: Tensor, *, bounded: bool) -> tuple[Tensor, Tensor]:
+        if len(parameters) <= CACHE or parameters.device.type != "cpu":
+            return self._solve(parameters, bounded)
+        parts = [self._solve(p, bounded) for p in parameters.split(CACHE)]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+    def _terms(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """theta and phi."""
+        if self._linear:
+            theta = parameters
+        else:
+            theta = monomials(parameters, self.operator_scale, self.operator_exponents)
+        if self._constant:
+            return theta, self.load_scale.expand(len(parameters), -1)
+        return theta, monomials(parameters, self.load_scale, self.load_exponents)
+
+    def _solve(self, parameters: Tensor, bounded: bool) -> tuple[Tensor, Tensor]:
+        theta, phi = self._terms(parameters)
+        solution = solve_reduced(theta @ self._flat, phi @ self.loads, symmetric=self.symmetric)
+        return solution, self._bound(theta, phi, solution) if bounded else solution[:, 0]
+
+    def _bound(self, theta: Tensor, phi: Tensor, solution: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm
+        weights = (theta[:, :, None] * solution[:, None, :]).flatten(1)
+        load = phi @ self.residual_loads
+        residual = norm(torch.addmm(load, weights, self.residual_operators, alpha=-1), dim=1)
+        eps = torch.finfo(residual.dtype).eps
+        coarser = eps / EPS64  # the slacks were made for float64
+        slack = weights.abs() @ self._operator_slack + phi.abs() @ self._load_slack
+        relative = (theta if self._all_coercive else theta[:, self._coercive]) / self._reference
+        absolute = (residual + coarser * slack) / relative.amin(dim=1) + eps * (solution.abs() @ self.lift)
+        size = norm(solution, dim=1) - absolute
+        if self._all_coercive:
+            size = torch.maximum(size, norm(load, dim=1) / relative.amax(dim=1))
+        return absolute / size.clamp(min=0)
