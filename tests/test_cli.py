@@ -302,6 +302,10 @@ def test_data_files_from_fit_to_certify_and_predict(run, tmp_path):
     # Rows that fitted or chose never certify again: the file's other rows are those that certified.
     assert certified["fresh"]["samples"] == found["certificate"]["samples"]
     assert certified["fresh"]["error"] == pytest.approx(found["certificate"]["error"], rel=1e-12)
+    # Of a file that no fit has seen, all rows certify.
+    fresh_x, fresh_y = _data(150, seed=1)
+    np.savez("fresh.npz", x=fresh_x, y=fresh_y)
+    assert _json(run("certify", "d.safetensors", "fresh.npz", "--json"))["fresh"]["samples"] == 150
     np.savez("ask.npz", inputs=x[:7])
     run("predict", "d.safetensors", "ask.npz", "-o", "out.npz")
     with np.load("out.npz") as out:

@@ -104,6 +104,9 @@ def test_the_error_picture_marks_the_certified_level_and_the_tolerance(raced):
     assert float(raced.errors.quantile(0.95)) in marks
     heights = [patch.get_height() for patch in axes.patches if hasattr(patch, "get_height")]
     assert sum(heights) == len(raced.errors)  # every error is in a bin
+    afar = pictures.errors(raced, 1e6)
+    assert afar.axes[0].get_xlim()[1] < 1e3
+    assert any("1e+06, far outside" in text.get_text() for text in afar.legends[0].get_texts())
 
 
 def test_the_front_shows_every_rung(raced):

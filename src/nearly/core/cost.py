@@ -70,6 +70,9 @@ class Cost:
         """
         import msgspec
 
+        unknown = manifest.keys() - cls.__dataclass_fields__.keys()  # which msgspec passes over
+        if unknown:
+            raise BadInput("cost", "the fields of a Cost", f"others beside them: {', '.join(sorted(unknown))}")
         try:
             return msgspec.convert(manifest, cls, strict=True)
         except msgspec.ValidationError as error:

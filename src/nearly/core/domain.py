@@ -213,7 +213,7 @@ class Cloud(Domain):
 
     def distance(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """Distance to the nearest reference row; unit: one standard deviation of the data along an axis."""
-        features = self._features(inputs.reshape(len(inputs), -1))
+        features = self._features(inputs.reshape(len(inputs), self.mean.numel()))
         return torch.cdist(features, self.references, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
 
     def contains(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, " n"]:

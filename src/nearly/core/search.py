@@ -51,7 +51,7 @@ class Contender:
     rungs: list[Rung] = field(default_factory=list)
     surrogate: Surrogate | None = None
     stopped: str = ""
-    refused: set[int] = field(default_factory=set)  # budgets whose certificate missed the tolerance
+    refused: dict[int, float] = field(default_factory=dict)  # number of rungs -> certified level that missed the tolerance
 
     @property
     def name(self) -> str:
@@ -204,6 +204,7 @@ def race(
     validating = 0 if single else _validation_size(target, quantile, confidence, attempts, evaluations)
     supply = Supply(target, seed, validating=validating, most=evaluations, progress=progress)
     outcome = Race([Contender(m, [None] if single else m.budgets(target, supply.available)) for m in chosen], supply)
+    least = math.inf  # certified so far
     try:
         if single:
             _climb(outcome.contenders[0], supply, seed, None)
@@ -219,23 +220,26 @@ def race(
             surrogate.certificate = state(
                 surrogate, target, pairs, errors, bounds, quantile=quantile, confidence=confidence, statements=attempts
             )
-            outcome.winner, outcome.fresh, outcome.errors, outcome.bounds = surrogate, pairs, errors, bounds
-            outcome.reached = tolerance is None or surrogate.certificate.error <= tolerance
+            level = surrogate.certificate.error
+            # All attempts' statements hold together, so the better one may be kept.
+            if surrogate is outcome.winner or level < least or outcome.winner is None:
+                least, outcome.winner = level, surrogate
+                outcome.fresh, outcome.errors, outcome.bounds = pairs, errors, bounds
+            outcome.reached = tolerance is None or level <= tolerance
             if outcome.reached or attempt + 1 == attempts:
                 break
-            contender.refused.add(len(contender.rungs))
-            assert tolerance is not None
+            contender.refused[len(contender.rungs)] = level
             if contender.ahead:
-                _climb(contender, supply, seed, quantile)
+                _try_climb(contender, supply, seed, quantile)
+        outcome.seconds = time.perf_counter() - start
+        assert outcome.winner is not None
+        assert outcome.fresh is not None
+        outcome.winner.cost = measure_cost(
+            outcome.winner, target, outcome.fresh.inputs, evaluations=supply.evaluations, seconds_fit=outcome.seconds
+        )
     except KeyboardInterrupt:
         best = min(outcome.contenders, key=lambda c: c.level)
-        raise Interrupted(best.surrogate) from None
-    outcome.seconds = time.perf_counter() - start
-    assert outcome.winner is not None
-    assert outcome.fresh is not None
-    outcome.winner.cost = measure_cost(
-        outcome.winner, target, outcome.fresh.inputs, evaluations=supply.evaluations, seconds_fit=outcome.seconds
-    )
+        raise Interrupted(best.surrogate if outcome.winner is None else outcome.winner) from None
     return outcome
 
 
@@ -352,6 +356,16 @@ def _climb(contender: Contender, supply: Supply, seed: int, quantile: float | No
     contender.surrogate = surrogate
 
 
+def _try_climb(contender: Contender, supply: Supply, seed: int, quantile: float) -> bool:
+    """Climb, or note why not: one method's failure must not cost what the others found."""
+    try:
+        _climb(contender, supply, seed, quantile)
+    except Exception as error:
+        contender.stopped, contender.ahead = f"{type(error).__name__}: {error}", []
+        return False
+    return True
+
+
 def _run(outcome: Race, tolerance: float, quantile: float, seed: int) -> None:
     """Let all contenders climb, rung by rung, until each has met the tolerance, run out, or been given up."""
     supply, running = outcome.supply, list(outcome.contenders)
@@ -360,10 +374,7 @@ def _run(outcome: Race, tolerance: float, quantile: float, seed: int) -> None:
             if not contender.ahead:
                 contender.stopped = "largest budget" if contender.rungs else "no samples to fit on"
             else:
-                try:
-                    _climb(contender, supply, seed, quantile)
-                except Exception as error:  # one method's failure must not cost what the others found
-                    contender.stopped = f"{type(error).__name__}: {error}"
+                _try_climb(contender, supply, seed, quantile)
             cheapest = min(
                 (c.rungs[-1].operations for c in outcome.contenders if c.level <= tolerance), default=math.inf
             )
@@ -391,7 +402,8 @@ def _revive(outcome: Race, tolerance: float, quantile: float, seed: int) -> None
         return
     leader = min(given_up, key=lambda c: c.level)
     while leader.ahead and leader.level > tolerance:
-        _climb(leader, outcome.supply, seed, quantile)
+        if not _try_climb(leader, outcome.supply, seed, quantile):
+            return
     leader.stopped = "meets the tolerance" if leader.level <= tolerance else "largest budget"
     if leader.level <= tolerance:
         _shrink(leader, outcome.supply, seed, quantile, tolerance)
@@ -415,14 +427,14 @@ def _shrink(contender: Contender, supply: Supply, seed: int, quantile: float, to
         if middle <= low:
             break
         contender.ahead = [middle]
-        _climb(contender, supply, seed, quantile)
-        if contender.level <= tolerance:
+        if _try_climb(contender, supply, seed, quantile) and contender.level <= tolerance:
             high, kept, rung = middle, contender.surrogate, contender.rungs[-1]
         else:
             low = middle
     if contender.rungs[-1] is not rung:
         contender.rungs.append(rung)
     # A larger budget stays ahead, for a certificate that misses.
+    contender.stopped = "meets the tolerance"
     contender.surrogate, contender.ahead = kept, [high + max(1, high // 4), *ahead]
 
 
@@ -432,4 +444,5 @@ def _best(outcome: Race, tolerance: float | None) -> Contender:
     meeting = [c for c in fitted if tolerance is not None and c.level <= tolerance and len(c.rungs) not in c.refused]
     if meeting:
         return min(meeting, key=lambda c: (c.rungs[-1].operations, c.name))
-    return min(fitted, key=lambda c: (c.level, c.rungs[-1].operations, c.name))
+    # A level that was certified says more than the one it was chosen by.
+    return min(fitted, key=lambda c: (c.refused.get(len(c.rungs), c.level), c.rungs[-1].operations, c.name))

@@ -57,7 +57,7 @@ class Supply:
         progress: Progress | None = None,
     ) -> None:
         self.target, self.seed, self.most, self.progress = target, seed, most, progress
-        self.evaluations = 0
+        self.evaluations = self.solved = 0
         self.failures: list[str] = []
         self._generator = stream(seed, FITTING)
         self._fitting: Pairs | None = None
@@ -73,7 +73,7 @@ class Supply:
         """The most fitting pairs that can be had."""
         if self.target.rows is not None:
             return len(self._order)
-        return 2**31 if self.most is None else max(0, self.most - self.validating_size)
+        return 2**31 if self.most is None else max(0, self.most - self.validating_size - self.solved)
 
     def fitting(self, n: int) -> Pairs:
         """The first n fitting pairs.
@@ -107,10 +107,15 @@ class Supply:
         Raises:
             BadInput: when the target is made from data.
             SolverFailed: when it fails there.
+            TooFewSamples: when the allowed evaluations have fewer left.
         """
         if self.target.rows is not None:
             raise BadInput("target", "able to answer inputs that a method chooses", "a target made from data")
+        drawn = 0 if self._fitting is None else len(self._fitting)
+        if len(inputs) > self.available - drawn:
+            raise TooFewSamples("evaluations", len(inputs), self.available - drawn, "left, for what this method chooses")
         self.evaluations += len(inputs)
+        self.solved += len(inputs)
         return self.target(inputs)
 
     def domain(self) -> Domain:

@@ -61,12 +61,18 @@ class ReducedModel(Model):
         self._linear = bool((self.operator_scale == 1).all()) and torch.equal(
             self.operator_exponents, torch.eye(len(theta), self.reference.numel(), dtype=theta.dtype)
         )
-        self._constant = not bool(self.load_exponents.any())
+        self._constant_loads = not bool(self.load_exponents.any())
+        if self._constant_loads:
+            derived["_right"] = self.load_scale[None] @ self.loads
         if "residual_operators" in tensors:
             # Every entry of the residual is a sum of so many products.
             rounding = math.sqrt(len(self.residual_operators) + len(self.residual_loads)) * EPS64
             derived["_operator_slack"] = self.tail + rounding * self.residual_operators.norm(dim=1)
             derived["_load_slack"] = self.tail + rounding * self.residual_loads.norm(dim=1)
+            if self._constant_loads:
+                derived["_load"] = self.load_scale[None] @ self.residual_loads
+                derived["_load_norm"] = derived["_load"].norm(dim=1)
+                derived["_load_slacks"] = self.load_scale.abs()[None] @ derived["_load_slack"]
         for name, value in derived.items():
             self.register_buffer(name, value, persistent=False)
 
@@ -102,7 +108,7 @@ class ReducedModel(Model):
 
     def residual_share(self, parameters: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """The residual's dual norm over the 2-norm of the weights it is a sum with: how far below 1 it cancels."""
-        theta, phi = self._terms(parameters)
+        theta, phi = self._theta(parameters), self._phi(parameters)
         weights = (theta[:, :, None] * self.coordinates(parameters)[:, None, :]).flatten(1)
         residual = phi @ self.residual_loads - weights @ self.residual_operators
         return residual.norm(dim=1) / (weights.norm(dim=1) + phi.norm(dim=1))
@@ -113,32 +119,40 @@ class ReducedModel(Model):
         parts = [self._solve(p, bounded) for p in parameters.split(CACHE)]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
-    def _terms(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """theta and phi."""
+    def _theta(self, parameters: Tensor) -> Tensor:
         if self._linear:
-            theta = parameters
-        else:
-            theta = monomials(parameters, self.operator_scale, self.operator_exponents)
-        if self._constant:
-            return theta, self.load_scale.expand(len(parameters), -1)
-        return theta, monomials(parameters, self.load_scale, self.load_exponents)
+            return parameters
+        return monomials(parameters, self.operator_scale, self.operator_exponents)
+
+    def _phi(self, parameters: Tensor) -> Tensor:
+        return monomials(parameters, self.load_scale, self.load_exponents)
 
     def _solve(self, parameters: Tensor, bounded: bool) -> tuple[Tensor, Tensor]:
-        theta, phi = self._terms(parameters)
-        solution = solve_reduced(theta @ self._flat, phi @ self.loads, symmetric=self.symmetric)
-        return solution, self._bound(theta, phi, solution) if bounded else solution[:, 0]
+        theta = self._theta(parameters)
+        if self._constant_loads:
+            right = self._right.expand(len(parameters), -1)
+        else:
+            right = self._phi(parameters) @ self.loads
+        solution = solve_reduced(theta @ self._flat, right, symmetric=self.symmetric)
+        return solution, self._bound(parameters, theta, solution) if bounded else solution[:, 0]
 
-    def _bound(self, theta: Tensor, phi: Tensor, solution: Tensor) -> Tensor:
+    def _bound(self, parameters: Tensor, theta: Tensor, solution: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm
+        if self._constant_loads:
+            load, load_norm, slack = self._load, self._load_norm, self._load_slacks
+        else:
+            phi = self._phi(parameters)
+            load = phi @ self.residual_loads
+            load_norm, slack = norm(load, dim=1), phi.abs() @ self._load_slack
         weights = (theta[:, :, None] * solution[:, None, :]).flatten(1)
-        load = phi @ self.residual_loads
         residual = norm(torch.addmm(load, weights, self.residual_operators, alpha=-1), dim=1)
         eps = torch.finfo(residual.dtype).eps
-        coarser = eps / EPS64  # the slacks were made for float64
-        slack = weights.abs() @ self._operator_slack + phi.abs() @ self._load_slack
-        relative = (theta if self._all_coercive else theta[:, self._coercive]) / self._reference
-        absolute = (residual + coarser * slack) / relative.amin(dim=1) + eps * (solution.abs() @ self.lift)
+        slack = torch.addmv(slack, weights.abs(), self._operator_slack)
+        # The slacks were made for float64; in a lower precision they grow with its round-off.
+        residual = torch.add(residual, slack, alpha=eps / EPS64)
+        least, most = torch.aminmax((theta if self._all_coercive else theta[:, self._coercive]) / self._reference, dim=1)
+        absolute = torch.addmv(residual / least, solution.abs(), self.lift, alpha=eps)
         size = norm(solution, dim=1) - absolute
         if self._all_coercive:
-            size = torch.maximum(size, norm(load, dim=1) / relative.amax(dim=1))
+            size = torch.maximum(size, load_norm / most)
         return absolute / size.clamp(min=0)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nearly.core.target import Target
 
 DPI = 150
+AFAR = 30.0  # a tolerance this many times beyond all errors would squeeze them into a corner
 # Colors of Okabe and Ito (2008), told apart by all common kinds of color vision.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#8a6d3b")
 MARKERS = "osD^vPX*"
@@ -91,8 +92,7 @@ def errors(race: Race, tolerance: float | None) -> Figure | None:
     if len(shown) == 0:
         return None
     bounds = race.bounds.detach().double().cpu() if race.bounds is not None else None
-    marks = [certificate.error, *([tolerance] if tolerance is not None else [])]
-    everything = torch.cat([shown, torch.tensor([m for m in marks if 0 < m < math.inf]).double()])
+    everything = shown
     if bounds is not None:
         everything = torch.cat([everything, bounds[torch.isfinite(bounds) & (bounds > 0)]])
     low, high = float(everything.min()) / 1.1, float(everything.max()) * 1.1
@@ -116,8 +116,10 @@ def errors(race: Race, tolerance: float | None) -> Figure | None:
         )
     if math.isfinite(certificate.error) and certificate.error > 0:
         axes.axvline(certificate.error, color="black", lw=1.6, label=f"certified level: {certificate.error:.3g}")
-    if tolerance is not None:
+    if tolerance is not None and low / AFAR < tolerance < high * AFAR:
         axes.axvline(tolerance, color=COLORS[2], ls="--", lw=1.6, label=f"tolerance: {tolerance:g}")
+    elif tolerance is not None:
+        axes.plot([], [], " ", label=f"tolerance: {tolerance:g}, far outside the picture")
     axes.set(xscale="log", xlabel=f"error ({race.winner.unit})", ylabel="inputs")
     axes.set_title("Errors on inputs never used before", loc="left")
     hidden = len(measured) - len(shown)

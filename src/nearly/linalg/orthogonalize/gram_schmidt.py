@@ -94,9 +94,8 @@ def _directions(
         picked, others = order[:rank] - 1, order[rank:] - 1
         lower = np.tril(factor[:rank, :rank])
         found = _solve_rows(lower, rows[picked])
-        for (
-            earlier
-        ) in found_so_far:  # small remainders carry round-off along earlier directions, magnified by the scaling
+        # Small remainders carry round-off along earlier directions, magnified by the scaling.
+        for earlier in found_so_far:
             found -= (sparse_times(product, found) @ earlier.T) @ earlier
         found, turn = _unit(found, product)
         found_so_far.append(found)

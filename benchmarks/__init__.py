@@ -1,0 +1,1 @@
+"""Nearly beside its peers, on the same work, in one run."""
