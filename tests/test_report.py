@@ -11,7 +11,7 @@ import torch
 
 import nearly
 from nearly.core.errors import ArtifactError, BadInput
-from nearly.core.search import Race
+from nearly.core.search import Race, Rung
 from nearly.core.supply import Supply
 from nearly.problems import smooth_function, thermal_block
 from nearly.report import check_folder, pictures, write_report
@@ -77,6 +77,19 @@ def test_race_rows(raced):
     assert all(row["certified"] is None for row in rows[1:])
     assert all(row["stopped"] for row in rows)
     assert all(row["validation"] > 0 for row in rows)
+
+
+def test_a_winner_whose_method_climbed_on_keeps_its_row(block):
+    raced = nearly.race(block, 0.2, samples=110, methods=["fields.ReducedBasis", "fields.Mean"])
+    first = race_rows(raced)[0]
+    (leader,) = [contender for contender in raced.contenders if contender.name == raced.winner.method]
+    leader.rungs.append(Rung(200, 1e-5, 10**9, 0.0))
+    leader.surrogate = None
+    row = race_rows(raced)[0]
+    assert row["winner"]
+    assert {key: row[key] for key in ("method", "budget", "validation", "operations", "certified")} == {
+        key: first[key] for key in ("method", "budget", "validation", "operations", "certified")
+    }
 
 
 def test_a_method_fitted_alone_claims_no_validation(block):

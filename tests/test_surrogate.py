@@ -167,8 +167,8 @@ def rename(old: str, new: str) -> Callable[[dict[str, Any], dict[str, Any]], Non
 
 MISDESCRIBED: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Any]], None], str]] = {
     "unknown method": ("pod", put("method", "fields.PODRegresion"), "Near: fields.PODRegression"),
-    "method of another room": ("pod", put("method", "matrices.TruncatedSVD"), ""),
-    "method of another kind": ("pod", put("method", 7), ""),
+    "method of another room": ("pod", put("method", "matrices.TruncatedSVD"), "odd.safetensors"),
+    "method of another kind": ("pod", put("method", 7), "odd.safetensors"),
     "no method": ("pod", remove("method"), "method"),
     "no domain": ("pod", remove("domain"), "domain"),
     "no settings": ("pod", remove("settings"), "settings"),
@@ -177,14 +177,14 @@ MISDESCRIBED: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Any]], No
     "no noun": ("pod", remove("noun"), "noun"),
     "no fingerprints": ("pod", remove("seen"), "seen"),
     "no tensor": ("pod", remove("model.mean"), "mean"),
-    "one tensor too many": ("pod", lambda m, t: t.update({"model.extra": torch.zeros(2)}), "extra"),
-    "renamed tensor": ("pod", rename("model.mean", "model.average"), "average"),
-    "unknown setting": ("pod", put("extra", 1, "settings"), "extra"),
-    "settings that are none": ("pod", put("settings", [1, 2]), ""),
-    "settings that are text": ("pod", put("settings", "shape"), ""),
+    "one tensor too many": ("svd, anywhere", lambda m, t: t.update({"model.extra": torch.zeros(2)}), "extra"),
+    "renamed tensor": ("pod", rename("model.mean", "model.average"), "mean"),
+    "unknown setting": ("svd, anywhere", put("extra", 1, "settings"), "extra"),
+    "settings that are none": ("pod", put("settings", [1, 2]), "odd.safetensors"),
+    "settings that are text": ("pod", put("settings", "shape"), "odd.safetensors"),
     "unknown domain": ("pod", put("kind", "ball", "domain"), "anywhere, box, cloud"),
-    "domain that is none": ("pod", put("domain", None), ""),
-    "box settings": ("pod", put("settings", {"side": 2}, "domain"), ""),
+    "domain that is none": ("pod", put("domain", None), "odd.safetensors"),
+    "box settings": ("pod", put("settings", {"side": 2}, "domain"), "odd.safetensors"),
     "box without an end": ("pod", remove("domain.upper"), "upper"),
     "crossed box": ("pod", rename("domain.upper", "domain.lower"), "upper"),
     "box of another shape": ("pod", reshape("domain.lower", 3), "upper must be above lower"),
@@ -195,21 +195,21 @@ MISDESCRIBED: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Any]], No
     "certificate field of another type": ("pod", put("error", "tiny", "certificate"), "certificate"),
     "certificate with a field too many": ("pod", put("theorem", "mine", "certificate"), "theorem"),
     "certificate beyond a probability": ("pod", put("quantile", 2.0, "certificate"), "quantile"),
-    "certificate that is a list": ("pod", put("certificate", [1]), ""),
-    "certificate of a kind that is a list": ("pod", put("kind", [], "certificate"), ""),
+    "certificate that is a list": ("pod", put("certificate", [1]), "odd.safetensors"),
+    "certificate of a kind that is a list": ("pod", put("kind", [], "certificate"), "odd.safetensors"),
     "cost of another type": ("pod", put("batch", "many", "cost"), "cost"),
-    "cost that is text": ("pod", put("cost", "cheap"), ""),
-    "coefficients of another shape": ("pod", reshape("model.coefficients", 3, 2), ""),
-    "components of another shape": ("pod", reshape("model.components", 2, 7), ""),
-    "fields of another shape": ("pod", put("shape", [5, 5], "settings"), ""),
-    "shape that is text": ("pod", put("shape", ["a"], "settings"), ""),
-    "weights of another shape": ("kernel, data", reshape("model.weights", 2, 1), ""),
-    "reduced operators of another shape": ("reduced basis", reshape("model.operators", 2, 3, 3), ""),
-    "residual of another shape": ("reduced basis", reshape("model.residual_operators", 2, 4, 1), ""),
-    "theta of another shape": ("reduced basis", reshape("model.operator_exponents", 3, 3), ""),
-    "singular vectors of another shape": ("svd, anywhere", reshape("model.left", 20, 3), ""),
-    "singular vectors as a vector": ("svd, anywhere", reshape("model.right", 60), ""),
-    "weights of points": ("subsample, anywhere", reshape("model.weights", 7), ""),
+    "cost that is text": ("pod", put("cost", "cheap"), "odd.safetensors"),
+    "coefficients of another shape": ("pod", reshape("model.coefficients", 3, 2), "odd.safetensors"),
+    "components of another shape": ("pod", reshape("model.components", 2, 7), "odd.safetensors"),
+    "fields of another shape": ("pod", put("shape", [5, 5], "settings"), "odd.safetensors"),
+    "shape that is text": ("pod", put("shape", ["a"], "settings"), "odd.safetensors"),
+    "weights of another shape": ("kernel, data", reshape("model.weights", 2, 1), "odd.safetensors"),
+    "reduced operators of another shape": ("reduced basis", reshape("model.operators", 2, 3, 3), "odd.safetensors"),
+    "residual of another shape": ("reduced basis", reshape("model.residual_operators", 2, 4, 1), "odd.safetensors"),
+    "theta of another shape": ("reduced basis", reshape("model.operator_exponents", 3, 3), "odd.safetensors"),
+    "singular vectors of another shape": ("svd, anywhere", reshape("model.left", 20, 3), "odd.safetensors"),
+    "singular vectors as a vector": ("svd, anywhere", reshape("model.right", 60), "odd.safetensors"),
+    "weights of points": ("subsample, anywhere", reshape("model.weights", 7), "odd.safetensors"),
 }
 
 
@@ -243,10 +243,15 @@ def test_answers_come_in_the_dtype_of_the_inputs(case: str) -> None:
     assert surrogate.model.dtype == torch.float32
     moved = surrogate(x)
     assert moved.dtype == torch.float64
-    assert torch.allclose(moved, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
-    # Moved back it computes in float64 again, on tensors that were rounded once.
-    back = surrogate.to(torch.float64)(x)
-    assert torch.allclose(back, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+    assert torch.allclose(moved, wanted, rtol=0.02, atol=0.02 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_certificate_that_stays_after_a_move_to_float32_is_true(case: str) -> None:
+    """Rounding its tensors may cost a surrogate more than its certified error; then the certificate must not stay."""
+    target, surrogate = CASES[case][0](), copy.deepcopy(fitted(case)).to(torch.float32)
+    if surrogate.certificate is not None:
+        nearly.certify(surrogate, target, seed=9, samples=None if target.rows is None else len(target.rows.certifying))
 
 
 def test_whole_numbers_are_answered_in_the_dtype_of_the_model() -> None:
@@ -271,7 +276,12 @@ def test_inputs_of_another_width_are_refused(case: str) -> None:
     x = inputs_of(case)
     with pytest.raises((NearlyError, RuntimeError)):
         fitted(case)(torch.cat([x, x], dim=1))
-    assert len(fitted(case)(x[:0])) == 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_inputs_get_no_answers(case: str) -> None:
+    x = inputs_of(case)
+    assert fitted(case)(x[:0]).shape == (0, *fitted(case)(x).shape[1:])
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if not c.startswith(("mean", "neighbor"))])

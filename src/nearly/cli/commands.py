@@ -355,7 +355,9 @@ def _race(
         if stop.best is None:
             raise
         _save(stop.best, path)
-        message = f"interrupted; the best surrogate so far is in {path}, not certified: nearly certify {path} {problem}"
+        message = f"interrupted; the best surrogate so far is in {path}"
+        if stop.best.certificate is None:
+            message += f", not certified: nearly certify {path} {problem}"
         fail("Interrupted", message, INTERRUPTED, {"artifact": str(path), "method": stop.best.method})
     assert outcome.winner is not None
     _save(outcome.winner, path)

@@ -209,12 +209,12 @@ class _Tally(Supply):
 
     def __init__(self, target: Target, seed: int, progress: Progress | None) -> None:
         super().__init__(target, seed, progress=progress)
-        self.asked = self.solved = self.drawn = 0
+        self.asked = self.chosen = self.drawn = 0
         self.seconds_drawing = self.seconds_here = 0.0
 
     def start(self) -> None:
         """Begin a method's account."""
-        self.asked = self.solved = 0
+        self.asked = self.chosen = 0
         self.seconds_here = 0.0
 
     def fitting(self, n: int) -> Pairs:
@@ -230,7 +230,7 @@ class _Tally(Supply):
     def solve(self, inputs: Tensor) -> Tensor:
         """As of any supply; noted."""
         outputs = super().solve(inputs)
-        self.solved += len(inputs)
+        self.chosen += len(inputs)
         return outputs
 
     def seconds(self, wall: float) -> float:
@@ -333,7 +333,7 @@ def _entry(
             surrogate, target, pairs, errors, bounds, quantile=quantile, confidence=confidence, statements=statements
         )
         surrogate.cost = measure_cost(
-            surrogate, target, pairs.inputs, evaluations=supply.asked + supply.solved, seconds_fit=seconds
+            surrogate, target, pairs.inputs, evaluations=supply.asked + supply.chosen, seconds_fit=seconds
         )
     except (
         NearlyError,

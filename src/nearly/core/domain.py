@@ -234,9 +234,9 @@ class Cloud(Domain):
 def restore_domain(kind: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Domain:
     """Build a domain from what an artifact holds."""
     if kind == "anywhere":
-        return Anywhere()
+        return Anywhere(**settings)
     if kind == "box":
-        return Box(**tensors)
+        return Box(**settings, **tensors)
     if kind == "cloud":
         return Cloud(**settings, **tensors)
     raise BadInput("domain", "one of anywhere, box, cloud", kind)

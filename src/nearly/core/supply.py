@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -59,6 +59,7 @@ class Supply:
         self.target, self.seed, self.most, self.progress = target, seed, most, progress
         self.evaluations = self.solved = 0
         self.failures: list[str] = []
+        self.kept: dict[Any, Any] = {}  # what a method keeps from one budget for the next, under a key of its own
         self._generator = stream(seed, FITTING)
         self._fitting: Pairs | None = None
         self._validating: Pairs | None = None

@@ -17,6 +17,7 @@ from nearly.core.errors import ArtifactError, BadInput, NearlyError, OutOfDomain
 from nearly.core.validate import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from jaxtyping import Float
@@ -146,6 +147,14 @@ class Surrogate(nn.Module):
             self.certificate = None
             warnings.warn(f"{message}. The certificate is withdrawn.", OutsideDomainWarning, stacklevel=caller)
         return inputs.to(self.model.dtype), dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Withdraw the certificate where `.to()` and its like round the tensors: that may cost more than it allows."""
+        before = self.model.dtype
+        super()._apply(fn, recurse)
+        if torch.finfo(self.model.dtype).eps > torch.finfo(before).eps:
+            self.certificate = None
+        return self
 
     @property
     def bytes(self) -> int:

@@ -131,47 +131,51 @@ class Projection:
         if first:
             self._load_coordinates = found[count:]
 
-    def residual_coordinates(self) -> Float[np.ndarray, "rows width"]:
-        """C: a row per operator and basis vector (operator by operator), then one per load."""
-        width = len(self._span.filled)
-        operators = np.zeros((len(self.operators), self.rank, width))
+    def _residual_coordinates(self, rank: int) -> Float[np.ndarray, "rows width"]:
+        """C for the first basis vectors: a row per operator and vector (operator by operator), then one per load."""
+        parts = self._operator_coordinates
+        used = int(np.searchsorted(np.cumsum([part.shape[1] for part in parts]), rank)) + 1
+        width = parts[used - 1].shape[2]
+        operators = np.zeros((len(self.operators), sum(part.shape[1] for part in parts[:used]), width))
         start = 0
-        for found in self._operator_coordinates:
-            operators[:, start : start + found.shape[1], : found.shape[2]] = found
-            start += found.shape[1]
+        for part in parts[:used]:
+            operators[:, start : start + part.shape[1], : part.shape[2]] = part
+            start += part.shape[1]
         loads = np.zeros((len(self.loads), width))
         loads[:, : self._load_coordinates.shape[1]] = self._load_coordinates
-        return np.concatenate([operators.reshape(-1, width), loads])
+        return np.concatenate([operators[:, :rank].reshape(-1, width), loads])
 
-    def model(self, *, accuracy: float = 0.0) -> ReducedModel:
-        """The reduced model as it stands.
+    def model(self, rank: int | None = None, *, accuracy: float = 0.0) -> ReducedModel:
+        """The reduced model on the first `rank` basis vectors.
 
         Args:
+            rank: by default all vectors.
             accuracy: residual coordinates are rotated to their principal axes and cut where what is left changes the residual's dual
                 norm by at most this times the 2-norm of the weights; the bound then holds with that added. 0 keeps all.
 
         Returns:
             The model; without residual coordinates it has no bound.
         """
+        rank = self.rank if rank is None else rank
         state: dict[str, Tensor] = {}
         if self.residual:
-            coordinates, tail = torch.from_numpy(self.residual_coordinates()), 0.0
+            coordinates, tail = torch.from_numpy(self._residual_coordinates(rank)), 0.0
             if accuracy > 0:
                 left, values, _ = torch.linalg.svd(coordinates, full_matrices=False)
                 kept = int((values > accuracy).sum())
                 coordinates, tail = left[:, :kept] * values[:kept], float(values[kept]) if kept < len(values) else 0.0
-            count = len(self.operators) * self.rank
+            count = len(self.operators) * rank
             state = {
                 "residual_operators": coordinates[:count],
                 "residual_loads": coordinates[count:],
                 "tail": torch.tensor(tail, dtype=torch.float64),
             }
-        system, basis = self.system, torch.from_numpy(self._basis.filled)
+        system, basis = self.system, torch.from_numpy(self._basis.filled[:rank].copy())
         steepest = float(abs(self.product).sum(axis=1).max()) ** 0.5
         return ReducedModel(
             basis=basis,
-            operators=torch.from_numpy(self.operators),
-            loads=torch.from_numpy(self.loads),
+            operators=torch.from_numpy(self.operators[:, :rank, :rank].copy()),
+            loads=torch.from_numpy(self.loads[:, :rank].copy()),
             operator_scale=system.operator_coefficients.scale.clone(),
             operator_exponents=system.operator_coefficients.exponents.clone(),
             load_scale=system.load_coefficients.scale.clone(),

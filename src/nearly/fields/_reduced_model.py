@@ -150,7 +150,9 @@ class ReducedModel(Model):
         slack = torch.addmv(slack, weights.abs(), self._operator_slack)
         # The slacks were made for float64; in a lower precision they grow with its round-off.
         residual = torch.add(residual, slack, alpha=eps / EPS64)
-        least, most = torch.aminmax((theta if self._all_coercive else theta[:, self._coercive]) / self._reference, dim=1)
+        least, most = torch.aminmax(
+            (theta if self._all_coercive else theta[:, self._coercive]) / self._reference, dim=1
+        )
         absolute = torch.addmv(residual / least, solution.abs(), self.lift, alpha=eps)
         size = norm(solution, dim=1) - absolute
         if self._all_coercive:

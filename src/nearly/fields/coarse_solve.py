@@ -29,7 +29,7 @@ CARD = {
     "cost": "a coarse solve",
     "parameters": {"level": ["integer", 1, None]},
     "budget": {"parameter": "level", "start": 1, "factor": 1, "most": 1},
-    "skips": {},
+    "skips": {"differentiable": "the target's coarse solver is called, whose derivatives nobody can know"},
 }
 
 # A nested-dissection solve in the plane takes about 10 n^(3/2) operations (George 1973, doi:10.1137/0710032).

@@ -31,7 +31,7 @@ CARD = {
     "cost": "a coarse solve and a kernel regression",
     "parameters": {"level": ["integer", 1, None], "samples": ["integer", 4, None]},
     "budget": {"parameter": "samples", "start": 32, "factor": 2, "most": 1024},
-    "skips": {},
+    "skips": {"differentiable": "the target's coarse solver is called, whose derivatives nobody can know"},
 }
 
 

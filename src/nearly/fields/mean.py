@@ -27,7 +27,10 @@ CARD = {
     "cost": "a copy",
     "parameters": {"samples": ["integer", 1, None]},
     "budget": {"parameter": "samples", "start": 32, "factor": 4, "most": 32},
-    "skips": {"error_falls": "the mean does not look at its input, so more samples only settle it"},
+    "skips": {
+        "differentiable": "a constant output has no derivative but zero",
+        "error_falls": "the mean does not look at its input, so more samples only settle it",
+    },
 }
 
 

@@ -28,7 +28,7 @@ CARD = {
     "cost": "distances to all samples, and their memory",
     "parameters": {"samples": ["integer", 1, None]},
     "budget": {"parameter": "samples", "start": 32, "factor": 4, "most": 2048},
-    "skips": {},
+    "skips": {"differentiable": "a table is piecewise constant: its derivatives are zero or do not exist"},
 }
 
 

@@ -75,30 +75,46 @@ class ReducedBasis(Method):
         )
 
     def _fit(self, target: Field, supply: Supply, generator: torch.Generator) -> ReducedModel:
+        key = (self.id(), self.candidates)
+        if key not in supply.kept:
+            supply.kept[key] = Greedy(target, self.candidates, generator)
+        greedy: Greedy = supply.kept[key]
+        rank = greedy.grow(self.rank, supply)
+        share = greedy.projection.model(rank).residual_share(greedy.candidates[greedy.others(rank)[:LEAST]])
+        accuracy = SHARE * float(share.min()) if len(share) else 0.0
+        return greedy.projection.model(rank, accuracy=accuracy)
+
+
+class Greedy:
+    """The search as far as it went; bases of different ranks are nested, so that a larger one continues a smaller one."""
+
+    def __init__(self, target: Field, candidates: int, generator: torch.Generator) -> None:
         assert target.system is not None
         assert target.sampler is not None
-        candidates = target.sampler(self.candidates, generator)
-        projection = Projection(target.system)
-        bounds = torch.full((len(candidates),), torch.inf, dtype=candidates.dtype)
-        pick = 0
-        while True:
-            solution = supply.solve(candidates[pick : pick + 1]).numpy()
-            added = projection.extend(solution)
-            model = projection.model()
+        self.projection = Projection(target.system)
+        self.candidates = target.sampler(candidates, generator)
+        self.bounds = torch.full((candidates,), torch.inf, dtype=self.candidates.dtype)
+        self.picked: list[int] = []
+        self.ended = False
+
+    def grow(self, rank: int, supply: Supply) -> int:
+        """Pick candidates until the basis has `rank` vectors, or none adds one; returns the rank to use."""
+        while self.projection.rank < rank and not self.ended:
+            pick = 0
+            if self.picked:
+                pick = _largest(self.projection.model(), self.candidates, self.bounds)
+            self.bounds[pick] = -torch.inf
+            self.picked.append(pick)
+            added = self.projection.extend(supply.solve(self.candidates[pick : pick + 1]).numpy())
+            self.ended = not added or len(self.picked) == len(self.candidates)
             if supply.progress is not None:
-                supply.progress("greedy basis", projection.rank, self.rank)
-            if projection.rank >= min(self.rank, len(candidates)) or not added:
-                return projection.model(accuracy=SHARE * _least_residual(model, candidates, bounds))
-            bounds[pick] = -torch.inf
-            pick = _largest(model, candidates, bounds)
+                supply.progress("greedy basis", self.projection.rank, rank)
+        return min(rank, self.projection.rank)
 
-
-def _least_residual(model: ReducedModel, candidates: torch.Tensor, bounds: torch.Tensor) -> float:
-    """The least dual norm of the residual over the candidates that are no snapshots, beside the 2-norm of its weights."""
-    others = candidates[bounds > -torch.inf][:LEAST]
-    if not len(others):
-        return 0.0
-    return float(model.residual_share(others).min())
+    def others(self, rank: int) -> list[int]:
+        """Candidates that are no snapshots of the first `rank` basis vectors."""
+        taken = set(self.picked[:rank])
+        return [i for i in range(len(self.candidates)) if i not in taken]
 
 
 def _largest(model: ReducedModel, candidates: torch.Tensor, bounds: torch.Tensor) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from nearly.core.domain import Box
 from nearly.core.method import Method
 from nearly.core.surrogate import Model, operations_of_maps
+from nearly.linalg.features import apply_features
 from nearly.linalg.legendre import fit_polynomials, legendre
 
 if TYPE_CHECKING:
@@ -36,9 +37,8 @@ CARD = {
 class PolynomialModel(Model):
     """`P(x) C` with Legendre products P on the box scaled to [-1, 1]^d."""
 
-    def __init__(self, *, exponents: Tensor, coefficients: Tensor, lower: Tensor, upper: Tensor, log: Tensor) -> None:
-        super().__init__(exponents=exponents, coefficients=coefficients, lower=lower, upper=upper, log=log)
-        self.box = Box(lower, upper, log=log)
+    def __init__(self, *, exponents: Tensor, coefficients: Tensor, **features: Tensor) -> None:
+        super().__init__(exponents=exponents, coefficients=coefficients, **features)
 
     @property
     def operations(self) -> int:
@@ -47,7 +47,14 @@ class PolynomialModel(Model):
 
     def forward(self, inputs: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """Values of the polynomial."""
-        return legendre(self.box.to_symmetric(inputs), self.exponents) @ self.coefficients
+        scaled = apply_features(
+            inputs,
+            feature_log=self.feature_log,
+            feature_shift=self.feature_shift,
+            feature_scale=self.feature_scale,
+            feature_axes=self.feature_axes,
+        )
+        return legendre(scaled, self.exponents) @ self.coefficients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +84,22 @@ class PolynomialLeastSquares(Method):
     def _fit(self, target: Target, supply: Supply, generator: torch.Generator) -> PolynomialModel:
         pairs = supply.fitting(self.samples)
         box = target.domain if isinstance(target.domain, Box) else _range(pairs.inputs)
-        scaled = box.to_symmetric(pairs.inputs)
+        features = _scaling(box, pairs.inputs)
+        scaled = apply_features(pairs.inputs, **features)
         outputs = pairs.outputs.reshape(len(pairs), -1)
         exponents, coefficients = fit_polynomials(scaled, outputs, self.degree)
-        buffers = {name: getattr(box, name).clone() for name in ("lower", "upper", "log")}
-        return PolynomialModel(exponents=exponents, coefficients=coefficients, **buffers)
+        return PolynomialModel(exponents=exponents, coefficients=coefficients, **features)
+
+
+def _scaling(box: Box, like: Tensor) -> dict[str, Tensor]:
+    """The map of the box onto [-1, 1]^d, as `nearly.linalg.features` applies it."""
+    low, high = (torch.where(box.log, end.clamp(min=1e-300).log(), end).to(like) for end in (box.lower, box.upper))
+    return {
+        "feature_log": box.log.to(like.device),
+        "feature_shift": (high + low) / 2,
+        "feature_scale": (high - low) / 2,
+        "feature_axes": like.new_zeros(0, 0),
+    }
 
 
 def _range(inputs: Tensor) -> Box:

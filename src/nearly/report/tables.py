@@ -9,7 +9,7 @@ from nearly.core.words import count, duration, size
 
 if TYPE_CHECKING:
     from nearly.core.cost import Cost
-    from nearly.core.search import Race
+    from nearly.core.search import Contender, Race
 
 
 def race_rows(race: Race) -> list[dict[str, Any]]:
@@ -23,9 +23,14 @@ def race_rows(race: Race) -> list[dict[str, Any]]:
         certified (the level, for the one that was certified).
     """
     rows = []
+    leader = _leader(race)
     for contender in race.contenders:
+        winner = contender is leader
         last = contender.rungs[-1] if contender.rungs else None
-        winner = contender.surrogate is not None and contender.surrogate is race.winner
+        if winner and race.winner is not None:
+            # It may have climbed on after the fit whose certificate was kept.
+            kept = [rung for rung in contender.rungs if rung.operations == race.winner.model.operations]
+            last = kept[-1] if kept else last
         validated = last is not None and race.supply.validating_size > 0 and math.isfinite(last.level)
         level = (
             race.winner.certificate.error if winner and race.winner is not None and race.winner.certificate else None
@@ -49,6 +54,13 @@ def race_rows(race: Race) -> list[dict[str, Any]]:
     return sorted(
         rows, key=lambda row: (not row["winner"], math.inf if row["validation"] is None else row["validation"])
     )
+
+
+def _leader(race: Race) -> Contender | None:
+    """The contender that the winner is from."""
+    same = [c for c in race.contenders if c.surrogate is race.winner]
+    method = None if race.winner is None else race.winner.method
+    return next(iter(same or [c for c in race.contenders if c.name == method]), None)
 
 
 def race_cells(race: Race) -> list[tuple[str, ...]]:
