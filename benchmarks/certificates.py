@@ -113,8 +113,8 @@ def run() -> list[Table]:
     outcomes = study(20)
     table = Table(
         "Certificates on fresh inputs",
-        f"200 fits certified at Probable({QUANTILE}, {CONFIDENCE}) on {SAMPLES} fresh inputs, each then faced with {FRESH:,} further inputs. "
-        "A fit is broken if more than 5% of those exceed its level.",
+        f"200 fits certified at Probable({QUANTILE}, {CONFIDENCE}) on {SAMPLES} fresh inputs, each then faced with {FRESH:,} "
+        "further inputs. A fit is broken if more than 5% of those exceed its level.",
         ["case", "fits", "broken", "median share above the level", "median level / true quantile", "least bound / error", "median"],
     )
     for name in dict.fromkeys(o.case for o in outcomes):
@@ -132,5 +132,6 @@ def run() -> list[Table]:
             ]
         )
     broken = sum(o.exceeded > 1 - QUANTILE for o in outcomes)
-    table.remarks.append(f"Broken: {broken} of {len(outcomes)} ({broken / len(outcomes):.1%}); the confidence allows 1% in the long run.")
+    share = broken / len(outcomes)
+    table.remarks.append(f"Broken: {broken} of {len(outcomes)} ({share:.1%}); the confidence allows 1% in the long run.")
     return [table]

@@ -72,7 +72,8 @@ def environment(threads: int) -> str:
         except PackageNotFoundError:
             continue
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return f"{processor}, {threads} thread(s), Python {platform.python_version()}, {', '.join(packages)}; peak memory {peak:.2f} GiB."
+    python = f"Python {platform.python_version()}"
+    return f"{processor}, {threads} thread(s), {python}, {', '.join(packages)}; peak memory {peak:.2f} GiB."
 
 
 def write_results(path: Path, room: str, tables: list[Table], threads: int = 1) -> None:

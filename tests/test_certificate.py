@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -107,14 +108,14 @@ def test_levels_move_the_right_way() -> None:
     """Left-out samples k / n fall with n towards 1 - q; a higher quantile or confidence never lowers the level."""
     errors = draw(400, seed=3)
     slack = [level_place(n, 0.9, 0.95) / n - 0.9 for n in (29, 100, 1_000, 10_000, 100_000)]
-    assert all(a > b > 0 for a, b in zip(slack[:-1], slack[1:], strict=True))
+    assert all(a > b > 0 for a, b in pairwise(slack))
     assert slack[-1] < 2e-3
     by_quantile = [probable(errors, q, 0.95).error for q in (0.5, 0.8, 0.9, 0.95, 0.99)]
     by_confidence = [probable(errors, 0.9, c).error for c in (0.5, 0.9, 0.99, 0.999)]
     assert by_quantile == sorted(set(by_quantile))
     assert by_confidence == sorted(set(by_confidence))
     places = [level_place(n, 0.9, 0.95) for n in range(29, 300)]
-    assert all(0 <= b - a <= 1 for a, b in zip(places[:-1], places[1:], strict=True))
+    assert all(0 <= b - a <= 1 for a, b in pairwise(places))
 
 
 @pytest.mark.parametrize("bad", [0.0, 1.0, -0.1, 1.5, math.nan, math.inf, "0.9", None, True])
@@ -337,9 +338,10 @@ def test_the_best_of_fifty_keeps_its_stated_coverage(monkeypatch: pytest.MonkeyP
 
 def decaying(seed: int = 0) -> nearly.Matrix:
     """Five large singular values, then equal ones: the bound of a rank-5 truncation is sharp."""
-    left, right = (torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64, generator=g))[0] for g in (
-        torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 100)
-    ))
+    left, right = (
+        torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64, generator=g))[0]
+        for g in (torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 100))
+    )
     values = torch.full((40,), 0.05, dtype=torch.float64)
     values[:5] = 1.0
     return nearly.Matrix(left @ torch.diag(values) @ right)
@@ -451,8 +453,8 @@ def test_a_wrong_box_is_caught(tmp_path: Path, end: str, scale: float) -> None:
 
     with pytest.raises(CertificateViolated, match="the certificate speaks of inputs from the box"):
         nearly.certify(tampered(surrogate, tmp_path / "box.safetensors", stretch), target, seed=17)
+    wider = nearly.Function(target.f, nearly.Box([scale], [2.1 * scale]))
     with pytest.raises(CertificateViolated, match="but the target draws from the box"):
-        wider = nearly.Function(target.f, nearly.Box([scale], [2.1 * scale]))
         nearly.certify(surrogate, wider, seed=17)
 
 

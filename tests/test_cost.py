@@ -28,7 +28,10 @@ def targets() -> dict[str, tuple[Any, Any]]:
         "field": (nearly.Field(lambda mu: torch.exp(mu[0] * grid), BOX), "fields.PODRegression"),
         "data": (nearly.Field.from_data(rows, rows @ rows[:2].T), nearly.fields.NearestNeighbor(samples=64)),
         "matrix": (nearly.Matrix(dense), "matrices.TruncatedSVD"),
-        "measure": (nearly.Measure(torch.randn(300, 2, dtype=torch.float64, generator=generator)), "measures.RandomSubsample"),
+        "measure": (
+            nearly.Measure(torch.randn(300, 2, dtype=torch.float64, generator=generator)),
+            "measures.RandomSubsample",
+        ),
     }
 
 
@@ -72,7 +75,9 @@ def test_bytes_of_targets_by_hand() -> None:
     assert solve is not None
     assert solve >= 10 * 8
     assert nearly.Measure(torch.eye(4)).bytes == 4 * 4 * 4 + 4 * 4
-    assert nearly.Network(nn.Linear(3, 2), torch.randn(120, 3, generator=torch.Generator().manual_seed(0))).bytes == 8 * 4
+    assert (
+        nearly.Network(nn.Linear(3, 2), torch.randn(120, 3, generator=torch.Generator().manual_seed(0))).bytes == 8 * 4
+    )
     assert nearly.Function(lambda x: x, BOX).bytes is None
 
 

@@ -105,11 +105,16 @@ def test_a_corner_is_a_corner_in_any_dtype(dtype: torch.dtype, moved: torch.dtyp
 
 def test_domains_come_back_from_their_parts() -> None:
     cloud = Cloud.fit(normal(60, 3), false_alarm=0.1)
-    for domain in (Box([0.1], [2.0], log=True), Anywhere(), cloud):
+    for domain in (Box([0.1], [2.0], log=True), Anywhere(), Anywhere([3]), cloud):
         back = restore_domain(domain.kind, domain.settings(), dict(domain.state_dict()))
         assert back.describe() == domain.describe()
         x = normal(50, 1 if isinstance(domain, Box) else 3, seed=5)
         assert torch.equal(back.contains(x), domain.contains(x))
+        example = domain.example()
+        assert example is None if domain.settings() == {"shape": None} else bool(domain.contains(example).all())
+    with pytest.raises(BadInput, match=r"inputs must be of shape \(n, 3\)"):
+        Anywhere([3]).contains(torch.ones(4, 2))
+    assert Cloud.fit(normal(60, 3, 4)).example().shape == (1, 3, 4)
     with pytest.raises(BadInput, match="domain must be one of"):
         restore_domain("ball", {}, {})
 
@@ -124,7 +129,9 @@ def surrogate() -> nearly.Surrogate:
 
 def test_outside_raises() -> None:
     fitted = surrogate()
-    with pytest.raises(OutOfDomain, match=r"1 of 2 inputs lie outside the box \[0, 1\]\^2, uniform; first: input 1") as told:
+    with pytest.raises(
+        OutOfDomain, match=r"1 of 2 inputs lie outside the box \[0, 1\]\^2, uniform; first: input 1"
+    ) as told:
         fitted(rows([0.5, 0.5], [0.5, 1.5]))
     assert isinstance(told.value, ValueError)
     assert isinstance(fitted.certificate, Probable)

@@ -138,7 +138,11 @@ def test_the_cheapest_that_meets_the_tolerance_wins() -> None:
         assert len(first.rungs) == 1
         assert [r.budget for r in second.rungs[:4]] == [4, 8, 16, 32]
         assert len(third.rungs) == LEAST_RUNGS
-        assert (first.stopped, second.stopped, third.stopped) == ("meets the tolerance", "meets the tolerance", HOPELESS)
+        assert (first.stopped, second.stopped, third.stopped) == (
+            "meets the tolerance",
+            "meets the tolerance",
+            HOPELESS,
+        )
 
 
 def test_one_that_is_dearer_than_a_winner_stops() -> None:
@@ -255,7 +259,11 @@ def test_one_that_overfits_the_choice_is_refused_and_the_next_one_certified() ->
     assert len(certifying) == 400
     assert prints(fresh.inputs) < certifying
     level = Probable.from_errors(
-        outcome.errors, quantile=0.95, confidence=0.995, unit="absolute", source="the box"  # type: ignore[arg-type]
+        outcome.errors,
+        quantile=0.95,
+        confidence=0.995,
+        unit="absolute",
+        source="the box",  # type: ignore[arg-type]
     )
     assert outcome.winner.certificate.error == level.error  # type: ignore[union-attr]
     assert outcome.winner.certificate.confidence == 0.99  # type: ignore[union-attr]
@@ -302,7 +310,7 @@ def test_a_method_that_fails_does_not_end_the_race(how: str, at: int) -> None:
 
 
 def test_a_race_in_which_all_fail_says_why() -> None:
-    with pytest.raises(BadInput, match="methods must be able to fit the target; got .*ArithmeticError: no luck"):
+    with pytest.raises(BadInput, match=r"methods must be able to fit the target; got .*ArithmeticError: no luck"):
         nearly.fit(zero(), 0.1, methods=[failing("raises", 4)])
 
 
@@ -319,7 +327,7 @@ def test_what_fits_without_progress_and_then_fails_is_still_handed_over() -> Non
 
 
 def test_not_reached_carries_the_best_certified_and_says_that_more_samples_help() -> None:
-    with pytest.raises(ToleranceNotReached, match="tolerance 0.001 not reached: the best of 2 methods") as caught:
+    with pytest.raises(ToleranceNotReached, match=r"tolerance 0.001 not reached: the best of 2 methods") as caught:
         nearly.fit(zero(), 1e-3, methods=[BySamples(), ByRank(level=lambda r: 1.0)])
     best, advice = caught.value.best, caught.value.advice
     assert best is not None
@@ -391,8 +399,10 @@ def test_ctrl_c_inside_a_method_keeps_the_best_of_the_others() -> None:
             raise KeyboardInterrupt
         return 1.0 / rank
 
-    with pytest.raises(Interrupted, match="the best surrogate so far is kept in .best") as caught:
-        nearly.fit(zero(), 1e-2, methods=[ByRank(name="good", level=lambda r: 0.1 / r), ByRank(name="stop", level=level)])
+    with pytest.raises(Interrupted, match=r"the best surrogate so far is kept in .best") as caught:
+        nearly.fit(
+            zero(), 1e-2, methods=[ByRank(name="good", level=lambda r: 0.1 / r), ByRank(name="stop", level=level)]
+        )
     assert caught.value.best is not None
     assert caught.value.best.hyperparameters["name"] == "good"
     with pytest.raises(Interrupted, match="nothing was fitted") as caught:
@@ -512,7 +522,9 @@ def test_data_race(dtype: torch.dtype, tmp_path: Path) -> None:
     assert fresh is not None
     assert prints(fresh.inputs) == prints(x[rows.certifying])
     assert prints(outcome.supply.validating().inputs) < prints(x[rows.fitting])
-    assert not prints(outcome.supply.validating().inputs) & prints(outcome.supply.fitting(outcome.supply.available).inputs)
+    assert not prints(outcome.supply.validating().inputs) & prints(
+        outcome.supply.fitting(outcome.supply.available).inputs
+    )
     assert set(winner.seen.tolist()) == prints(x[rows.fitting])
     assert winner.cost is not None
     assert (winner.cost.evaluations, winner.cost.target_seconds_batched, winner.cost.speedup) == (0, None, None)

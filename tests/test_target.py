@@ -509,7 +509,9 @@ def test_a_solver_that_fails_somewhere_is_reported_and_left_out(how: str, corner
     assert 10 <= surrogate.certificate.failures <= 80
     assert f"failed at {surrogate.certificate.failures} further inputs" in surrogate.certificate.describe()
     bad = tensor([0.05, 0.5]) if corner == "low" else tensor([0.95, 0.5])
-    with pytest.raises(SolverFailed, match=f"shaky failed at 1 of 4 inputs; first at input 3: .*{REASONS[how]}") as told:
+    with pytest.raises(
+        SolverFailed, match=f"shaky failed at 1 of 4 inputs; first at input 3: .*{REASONS[how]}"
+    ) as told:
         target(torch.cat([tensor([0.5, 0.5]).expand(3, 2), bad]))
     assert isinstance(told.value, RuntimeError)
 

@@ -42,7 +42,7 @@ _HOMES = {
     "ToleranceNotReached": "core.errors",
 }
 _ROOMS = ("core", "fields", "functions", "linalg", "matrices", "measures", "networks", "problems", "report", "testing")
-__all__ = [*_HOMES, *_ROOMS]  # noqa: PLE0604
+__all__ = [*_HOMES, *_ROOMS]
 
 if TYPE_CHECKING:
     from nearly.core.affine import AffineSystem as AffineSystem

@@ -251,8 +251,11 @@ def bound_from(probable: Probable, errors: Float[Tensor, " n"], bounds: Float[Te
 
 
 def certificate_to_manifest(certificate: Certificate | None) -> dict[str, Any] | None:
-    """JSON of a certificate."""
-    return None if certificate is None else {"kind": type(certificate).__name__, **asdict(certificate)}
+    """JSON of a certificate; JSON has no infinity, so an infinite level is written as null."""
+    if certificate is None:
+        return None
+    fields = {name: None if value == math.inf else value for name, value in asdict(certificate).items()}
+    return {"kind": type(certificate).__name__, **fields}
 
 
 def certificate_from_manifest(manifest: dict[str, Any] | None) -> Certificate | None:

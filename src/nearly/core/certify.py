@@ -75,7 +75,11 @@ def certify(
 def fresh_pairs(
     target: Target, samples: int | None, quantile: float, confidence: float, seed: int, statements: int = 1
 ) -> Pairs:
-    """Draw certifying pairs; refuse before any work where they cannot suffice."""
+    """Draw certifying pairs; refuse before any work where they cannot suffice.
+
+    Raises:
+        TooFewSamples: when `samples` is below the least that the level needs.
+    """
     least = least_samples(quantile, 1 - (1 - confidence) / statements)
     left = None if target.rows is None else len(target.rows.certifying) - target.rows.handed
     if samples is None:
@@ -140,7 +144,11 @@ def state(
 
 
 def _check_source(surrogate: Surrogate, target: Target, inputs: Tensor) -> None:
-    """Raise where the target's inputs are not the ones the surrogate was made for."""
+    """Raise where the target's inputs are not the ones the surrogate was made for.
+
+    Raises:
+        CertificateViolated: when they are not.
+    """
     domain = surrogate.domain
     if isinstance(domain, Anywhere) and not isinstance(target.domain, Anywhere):
         raise CertificateViolated(

@@ -13,6 +13,8 @@ from nearly.core.errors import BadInput
 from nearly.core.validate import as_floating, describe, generator_from
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Bool, Float
 
 
@@ -33,14 +35,40 @@ class Domain(nn.Module, ABC):
         """What beside the buffers is needed to build it again; JSON."""
         return {}
 
+    def example(self) -> Tensor | None:
+        """One input, shape (1, ...), to try a model on; None where their shape is not known."""
+        return None
+
 
 class Anywhere(Domain):
-    """Every input: a linear map's certificate speaks of a random direction, not of a region."""
+    """Every input: a linear map's certificate speaks of a random direction, not of a region.
+
+    Args:
+        shape: of one input; None for any.
+    """
 
     kind = "anywhere"
 
+    def __init__(self, shape: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.shape = None if shape is None else list(shape)
+
+    def settings(self) -> dict[str, Any]:
+        """The shape of one input."""
+        return {"shape": self.shape}
+
+    def example(self) -> Tensor | None:
+        """An input of ones."""
+        return None if self.shape is None else torch.ones(1, *self.shape)
+
     def contains(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, " n"]:
-        """Always true."""
+        """Always true, for inputs of the right shape.
+
+        Raises:
+            BadInput: for inputs of another shape.
+        """
+        if self.shape is not None and list(inputs.shape[1:]) != self.shape:
+            raise BadInput("inputs", f"of shape (n, {', '.join(map(str, self.shape))})", describe(inputs))
         return torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
 
     def describe(self) -> str:
@@ -90,6 +118,10 @@ class Box(Domain):
         """The number of coordinates."""
         return self.lower.numel()
 
+    def example(self) -> Tensor:
+        """The lower corner."""
+        return self.lower[None]
+
     def sample(self, n: int, generator: int | torch.Generator) -> Float[Tensor, "n d"]:
         """Draw n points."""
         unit = torch.rand(n, self.dimension, dtype=torch.float64, generator=generator_from(generator))
@@ -114,7 +146,11 @@ class Box(Domain):
         )
 
     def contains(self, inputs: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
-        """Inside up to four units of round-off of the coarser dtype, so that a cast corner is still a corner."""
+        """Inside up to four units of round-off of the coarser dtype, so that a cast corner is still a corner.
+
+        Raises:
+            BadInput: for inputs of another shape.
+        """
         if inputs.ndim != 2 or inputs.shape[1] != self.dimension:
             raise BadInput("inputs", f"of shape (n, {self.dimension})", describe(inputs))
         lower, upper = self.lower.to(inputs), self.upper.to(inputs)
@@ -150,9 +186,9 @@ class Cloud(Domain):
     references: Tensor
     threshold: Tensor
 
-    def __init__(self, *, false_alarm: float, **buffers: Tensor) -> None:
+    def __init__(self, *, false_alarm: float, shape: Sequence[int] | None = None, **buffers: Tensor) -> None:
         super().__init__()
-        self.false_alarm = float(false_alarm)
+        self.false_alarm, self.shape = float(false_alarm), list(buffers["mean"].shape if shape is None else shape)
         for name in ("mean", "axes", "scales", "residual_scale", "references", "threshold"):
             self.register_buffer(name, buffers[name])
 
@@ -191,6 +227,7 @@ class Cloud(Domain):
         floor = 1e-6 * (scales[0] if kept else torch.ones((), dtype=rows.dtype, device=rows.device))
         cloud = cls(
             false_alarm=false_alarm,
+            shape=inputs.shape[1:],
             mean=mean,
             axes=axes,
             scales=scales,
@@ -217,7 +254,11 @@ class Cloud(Domain):
         return torch.cdist(features, self.references, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
 
     def contains(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, " n"]:
-        """Which inputs are no further from the references than fresh rows are."""
+        """Which inputs are no further from the references than fresh rows are.
+
+        Raises:
+            BadInput: for inputs of another shape.
+        """
         if inputs.shape[1:].numel() != self.mean.numel():
             raise BadInput("inputs", f"rows of {self.mean.numel()} numbers", describe(inputs))
         return self.distance(inputs) <= self.threshold
@@ -227,16 +268,25 @@ class Cloud(Domain):
         return f"inputs like the fitted rows (nearest-row distance; false alarms at most {self.false_alarm:.2%})"
 
     def settings(self) -> dict[str, Any]:
-        """The stated false-alarm rate."""
-        return {"false_alarm": self.false_alarm}
+        """The stated false-alarm rate, and the shape of one input."""
+        return {"false_alarm": self.false_alarm, "shape": self.shape}
+
+    def example(self) -> Tensor:
+        """The mean of the references."""
+        return self.mean.reshape(1, *self.shape)
 
 
 def restore_domain(kind: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Domain:
-    """Build a domain from what an artifact holds."""
+    """Build a domain from what an artifact holds.
+
+    Raises:
+        BadInput: for an unknown kind.
+    """
+    parts: dict[str, Any] = {**settings, **tensors}
     if kind == "anywhere":
         return Anywhere(**settings)
     if kind == "box":
-        return Box(**settings, **tensors)
+        return Box(**parts)
     if kind == "cloud":
-        return Cloud(**settings, **tensors)
+        return Cloud(**parts)
     raise BadInput("domain", "one of anywhere, box, cloud", kind)

@@ -24,7 +24,8 @@ class Method(ABC):
     The card is a literal dictionary, readable without importing the module:
     `name`, `nouns`, `rows` (of the source list), `replaces`, `certificate` (kind), `rate`, `cost`,
     `parameters` (name -> constraint: `["integer", least, most]`, `["real", above, below]` or `["choice", ...]`, a leading
-    "optional " allows None), `budget` (the parameter that grows, its `start`, `factor` and `most`) and `skips` (contract check -> reason).
+    "optional " allows None), `budget` (the parameter that grows, its `start`, `factor` and `most`) and `skips` (contract check ->
+    reason).
     """
 
     card: ClassVar[dict[str, Any]]

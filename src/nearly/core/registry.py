@@ -26,6 +26,9 @@ def cards() -> dict[str, dict[str, Any]]:
 
     Returns:
         id -> card, in alphabetical order of the ids within each source.
+
+    Raises:
+        BadInput: for an entry point without a card.
     """
     root = Path(__file__).resolve().parent.parent
     found: dict[str, dict[str, Any]] = {}

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,7 +52,9 @@ class Contender:
     rungs: list[Rung] = field(default_factory=list)
     surrogate: Surrogate | None = None
     stopped: str = ""
-    refused: dict[int, float] = field(default_factory=dict)  # number of rungs -> certified level that missed the tolerance
+    refused: dict[int, float] = field(
+        default_factory=dict
+    )  # number of rungs -> certified level that missed the tolerance
 
     @property
     def name(self) -> str:
@@ -71,8 +74,8 @@ class Contender:
         lately = self.rungs[-LEAST_RUNGS:]
         rates = [
             math.log(a.level / b.level) / math.log(b.budget / a.budget)
-            for a, b in zip(lately[:-1], lately[1:], strict=True)
-            if a.budget and b.budget and math.isfinite(a.level)
+            for a, b in pairwise(lately)
+            if a.budget and b.budget and math.isfinite(a.level) and b.level > 0
         ]
         if last is None or most is None or not rates:
             return False
@@ -150,7 +153,8 @@ def fit(
         progress=progress,
     )
     if not outcome.reached:
-        raise not_reached(outcome, tolerance)
+        error = not_reached(outcome, tolerance)
+        raise error
     assert outcome.winner is not None
     return outcome.winner
 
@@ -249,7 +253,7 @@ def not_reached(outcome: Race, tolerance: float | None) -> ToleranceNotReached:
     assert best is not None
     assert isinstance(best.certificate, Probable)
     level, advice = best.certificate.error, []
-    leader = next(c for c in outcome.contenders if c.surrogate is best)
+    leader = next(c for c in outcome.contenders if c.name == best.method)
     growth = leader.method.card.get("budget")
     if growth is not None and leader.rungs and leader.rungs[-1].budget is not None:
         if growth["parameter"] == "samples":
@@ -285,7 +289,11 @@ def _more_samples(leader: Contender, supply: Supply, tolerance: float | None) ->
 def _resolve(
     target: Target, tolerance: float | None, method: Method | str | None, methods: Sequence[Method | str] | None
 ) -> list[Method]:
-    """The methods to fit, as instances that can fit this target."""
+    """The methods to fit, as instances that can fit this target.
+
+    Raises:
+        BadInput: for contradicting arguments, or a method that cannot fit it.
+    """
     if method is not None and methods is not None:
         raise BadInput("methods", "left out when method is given", describe(methods))
     if method is None and tolerance is None:
@@ -314,7 +322,11 @@ def _instance(method: Method | str) -> Method:
 
 
 def _refuse_early(target: Target, samples: int | None, quantile: float, confidence: float, attempts: int) -> None:
-    """Raise before any work where the certificate cannot be had."""
+    """Raise before any work where the certificate cannot be had.
+
+    Raises:
+        BadInput: for more samples than there are rows to certify.
+    """
     least = least_samples(quantile, 1 - (1 - confidence) / attempts)
     if samples is not None:
         require_int("samples", samples, least=1)
@@ -367,7 +379,11 @@ def _try_climb(contender: Contender, supply: Supply, seed: int, quantile: float)
 
 
 def _run(outcome: Race, tolerance: float, quantile: float, seed: int) -> None:
-    """Let all contenders climb, rung by rung, until each has met the tolerance, run out, or been given up."""
+    """Let all contenders climb, rung by rung, until each has met the tolerance, run out, or been given up.
+
+    Raises:
+        BadInput: when no method could be fitted at all.
+    """
     supply, running = outcome.supply, list(outcome.contenders)
     while running:
         for contender in list(running):
@@ -431,8 +447,8 @@ def _shrink(contender: Contender, supply: Supply, seed: int, quantile: float, to
             high, kept, rung = middle, contender.surrogate, contender.rungs[-1]
         else:
             low = middle
-    if contender.rungs[-1] is not rung:
-        contender.rungs.append(rung)
+    contender.rungs.remove(rung)  # the last rung is the one in force
+    contender.rungs.append(rung)
     # A larger budget stays ahead, for a certificate that misses.
     contender.stopped = "meets the tolerance"
     contender.surrogate, contender.ahead = kept, [high + max(1, high // 4), *ahead]

@@ -114,7 +114,9 @@ class Supply:
             raise BadInput("target", "able to answer inputs that a method chooses", "a target made from data")
         drawn = 0 if self._fitting is None else len(self._fitting)
         if len(inputs) > self.available - drawn:
-            raise TooFewSamples("evaluations", len(inputs), self.available - drawn, "left, for what this method chooses")
+            raise TooFewSamples(
+                "evaluations", len(inputs), self.available - drawn, "left, for what this method chooses"
+            )
         self.evaluations += len(inputs)
         self.solved += len(inputs)
         return self.target(inputs)

@@ -17,7 +17,7 @@ from nearly.core.errors import ArtifactError, BadInput, NearlyError, OutOfDomain
 from nearly.core.validate import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from jaxtyping import Float
@@ -34,6 +34,11 @@ class Model(nn.Module, ABC):
 
     theorem: ClassVar[str | None] = None  # in words, where `bound` rests on one
     needs_target: ClassVar[bool] = False  # whether a part of the target is called to answer, as a coarse solver is
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Buffers and settings are attributes by their names."""
 
     def __init__(self, **state: Any) -> None:
         super().__init__()
@@ -129,7 +134,12 @@ class Surrogate(nn.Module):
         return self.model.bound(inputs).to(dtype)
 
     def _admit(self, inputs: Tensor, caller: int) -> tuple[Tensor, torch.dtype]:
-        """Inputs in the model's dtype, and the dtype that is answered in: theirs, or the model's for whole numbers."""
+        """Inputs in the model's dtype, and the dtype that is answered in: theirs, or the model's for whole numbers.
+
+        Raises:
+            BadInput: for inputs that are not finite.
+            OutOfDomain: for inputs outside the domain.
+        """
         if not isinstance(inputs, Tensor) or inputs.is_complex() or inputs.ndim < 1:
             raise BadInput("inputs", "a real tensor with one row per input", describe(inputs))
         dtype = inputs.dtype if inputs.is_floating_point() else self.model.dtype
@@ -151,7 +161,7 @@ class Surrogate(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Withdraw the certificate where `.to()` and its like round the tensors: that may cost more than it allows."""
         before = self.model.dtype
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if torch.finfo(self.model.dtype).eps > torch.finfo(before).eps:
             self.certificate = None
         return self
@@ -196,6 +206,7 @@ def load(path: str | Path, *, target: Target | None = None) -> Surrogate:
         The surrogate, on the CPU.
 
     Raises:
+        NearlyError: one of the two below.
         ArtifactError: for a file that is damaged, no artifact, or of a method that is not installed.
         BadInput: when a target is needed.
     """
@@ -213,7 +224,7 @@ def load(path: str | Path, *, target: Target | None = None) -> Surrogate:
             raise BadInput(
                 "target", f"given to load a surrogate of {manifest['method']}, which calls a part of it", None
             )
-        return Surrogate(
+        surrogate = Surrogate(
             model_class.restore(manifest["settings"], part("model."), target),
             restore_domain(manifest["domain"]["kind"], manifest["domain"]["settings"], part("domain.")),
             method=manifest["method"],
@@ -224,14 +235,22 @@ def load(path: str | Path, *, target: Target | None = None) -> Surrogate:
             certificate=certificate_from_manifest(manifest["certificate"]),
             cost=None if manifest["cost"] is None else Cost.from_manifest(manifest["cost"]),
         )
+        example = surrogate.domain.example()
+        if example is not None and not model_class.needs_target:  # whether the tensors' shapes fit together
+            with torch.no_grad():
+                given = example.to(surrogate.model.dtype)
+                surrogate.model(given)
+                if surrogate.model.theorem is not None:
+                    surrogate.model.bound(given)
     except NearlyError as error:
         if isinstance(error, BadInput) and error.argument == "target":
             raise
         raise ArtifactError(f"{path} does not describe a surrogate that this version knows: {error}") from error
-    except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, RuntimeError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"{path} lacks or misdescribes a part of a surrogate ({type(error).__name__}: {error})"
         ) from error
+    return surrogate
 
 
 def _versions() -> dict[str, str]:
@@ -240,6 +259,6 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("nearly", "torch", "numpy", "scipy")}
 
 
-def operations_of_maps(*sizes: tuple[int, int]) -> int:
+def operations_of_maps(*sizes: Sequence[int]) -> int:
     """Operations of applying dense maps of the given (rows, columns) to one vector each."""
     return sum(2 * math.prod(size) for size in sizes)

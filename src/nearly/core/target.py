@@ -187,12 +187,15 @@ class Target(ABC):
         """
         if self.rows is not None:
             return self.rows.take(n)
-        inputs, outputs, failures, got = [], [], [], 0
+        outputs: list[Tensor] = []
+        inputs, failures, got = [], [], 0
         while got < n:
             drawn = self._draw_inputs(min(n - got, 64), generator)
             out, why = self._evaluate(drawn)
             if outputs and out.shape[1:] != outputs[0].shape[1:]:
-                shapes = f"an output of shape {tuple(out.shape[1:])} after outputs of shape {tuple(outputs[0].shape[1:])}"
+                shapes = (
+                    f"an output of shape {tuple(out.shape[1:])} after outputs of shape {tuple(outputs[0].shape[1:])}"
+                )
                 why = [reason or shapes for reason in why]
             kept = torch.tensor([reason is None for reason in why])
             failures += [f"at input {describe_input(x)}: {w}" for x, w in zip(drawn, why, strict=True) if w is not None]

@@ -24,7 +24,11 @@ def describe(value: object) -> str:
 
 
 def require_float(name: str, value: object, *, above: float | None = None, below: float | None = None) -> float:
-    """A finite real number strictly between the given ends."""
+    """A finite real number strictly between the given ends.
+
+    Raises:
+        BadInput: otherwise.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadInput(name, "a real number", describe(value))
     number = float(value)
@@ -38,7 +42,11 @@ def require_float(name: str, value: object, *, above: float | None = None, below
 
 
 def require_int(name: str, value: object, *, least: int | None = None, most: int | None = None) -> int:
-    """An integer (a bool is none) within the given closed range."""
+    """An integer (a bool is none) within the given closed range.
+
+    Raises:
+        BadInput: otherwise.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadInput(name, "an integer", describe(value))
     if (least is not None and value < least) or (most is not None and value > most):
@@ -86,7 +94,11 @@ def as_floating(name: str, value: Any, *, dimensions: int | None = None, least_d
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
-    """Raise unless every entry is finite; the message counts the others and gives the first one's place."""
+    """Raise unless every entry is finite; the message counts the others and gives the first one's place.
+
+    Raises:
+        BadInput: otherwise.
+    """
     finite = torch.isfinite(tensor)
     if not bool(finite.all()):
         first = tuple((~finite).nonzero()[0].tolist())

@@ -150,8 +150,8 @@ class Projection:
 
         Args:
             rank: by default all vectors.
-            accuracy: residual coordinates are rotated to their principal axes and cut where what is left changes the residual's dual
-                norm by at most this times the 2-norm of the weights; the bound then holds with that added. 0 keeps all.
+            accuracy: residual coordinates are rotated to their principal axes and cut where what is left changes the residual's
+                dual norm by at most this times the 2-norm of the weights; the bound then holds with that added. 0 keeps all.
 
         Returns:
             The model; without residual coordinates it has no bound.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -85,7 +85,7 @@ class ReducedModel(Model):
     def operations(self) -> int:
         """Assembly, factorization and reconstruction."""
         rank = self.rank
-        return 2 * self.operators.numel() + 2 * rank**3 // 3 + operations_of_maps(tuple(self.basis.shape))
+        return 2 * self.operators.numel() + 2 * rank**3 // 3 + operations_of_maps(self.basis.shape)
 
     def coordinates(self, parameters: Float[Tensor, "n d"]) -> Float[Tensor, "n rank"]:
         """Coefficients of the reduced solution in the basis."""

@@ -48,7 +48,7 @@ class CorrectedModel(Model):
     @classmethod
     def restore(cls, settings: dict[str, Any], tensors: dict[str, Tensor], target: Target | None) -> CorrectedModel:
         """Take the solver of the recorded level from the target."""
-        parts = {name.removeprefix("correction."): tensor for name, tensor in tensors.items()}
+        parts: dict[str, Any] = {name.removeprefix("correction."): tensor for name, tensor in tensors.items()}
         return cls(
             level=settings["level"],
             unknowns=settings["unknowns"],

@@ -68,7 +68,7 @@ class EmpiricalModel(Model):
     def operations(self) -> int:
         """Assembly, factorization and reconstruction; the coefficient's own values are few and not counted."""
         rank = len(self.basis)
-        return 2 * self.operators.numel() + 2 * rank**3 // 3 + operations_of_maps(tuple(self.basis.shape))
+        return 2 * self.operators.numel() + 2 * rank**3 // 3 + operations_of_maps(self.basis.shape)
 
     def forward(self, parameters: Float[Tensor, "n d"]) -> Float[Tensor, "n unknowns"]:
         """The reduced solution on all unknowns."""
@@ -85,8 +85,9 @@ class EmpiricalReducedBasis(Method):
     The points x_m and the fields g_m come from the empirical interpolation of g over candidate parameters, so that asking costs the
     values of g at `terms` points. The basis is the proper orthogonal decomposition of `samples` solutions.
 
-    Sources: Casenave, Ern, Lelievre 2016, Variants of the empirical interpolation method, arXiv 1508.05330; Barrault, Maday, Nguyen,
-    Patera 2004, doi:10.1016/j.crma.2004.08.006. The interpolation error enters the answer unbounded, so that the certificate is measured.
+    Sources: Casenave, Ern, Lelievre 2016, Variants of the empirical interpolation method, arXiv 1508.05330; Barrault, Maday,
+    Nguyen, Patera 2004, doi:10.1016/j.crma.2004.08.006. The interpolation error enters the answer unbounded, so that the
+    certificate is measured.
 
     Args:
         samples: solutions that make the basis.

@@ -81,7 +81,7 @@ class KernelModel(Model):
         return (
             3 * self.references.numel()
             + 10 * len(self.references)
-            + operations_of_maps(tuple(self.weights.shape), tuple(self.components.shape))
+            + operations_of_maps(self.weights.shape, self.components.shape)
         )
 
     def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:

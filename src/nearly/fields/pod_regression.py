@@ -55,7 +55,7 @@ class PODModel(Model):
     def operations(self) -> int:
         """Polynomials, coefficients, modes."""
         return 2 * self.exponents.numel() + operations_of_maps(
-            tuple(self.coefficients.shape), tuple(self.components.shape)
+            self.coefficients.shape, self.components.shape
         )
 
     def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:

@@ -43,7 +43,7 @@ class PolynomialModel(Model):
     @property
     def operations(self) -> int:
         """Products of one-dimensional polynomials, then the sum."""
-        return self.exponents.numel() + operations_of_maps(tuple(self.coefficients.shape))
+        return self.exponents.numel() + operations_of_maps(self.coefficients.shape)
 
     def forward(self, inputs: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """Values of the polynomial."""

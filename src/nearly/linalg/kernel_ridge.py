@@ -14,7 +14,7 @@ LENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # in units of the median distan
 RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1)  # in units of the kernel's value at distance 0
 
 
-def matern(distance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def matern(distance: Float[Tensor, ...]) -> Float[Tensor, ...]:
     """Matern kernel of smoothness 5/2 at scaled distances: `(1 + s + s^2 / 3) exp(-s)`, s = sqrt(5) distance."""
     s = 5**0.5 * distance
     return (1 + s + s * s / 3) * torch.exp(-s)

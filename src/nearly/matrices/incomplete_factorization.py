@@ -137,7 +137,11 @@ class IncompleteFactorization(Method):
 
 
 def _levels(part: str, triangle: Any) -> dict[str, Tensor]:
-    """Rows grouped by level (the longest chain of rows they wait for), and their off-diagonal entries in that order."""
+    """Rows grouped by level (the longest chain of rows they wait for), and their off-diagonal entries in that order.
+
+    Raises:
+        FactorizationFailed: for a zero on the diagonal.
+    """
     size = triangle.shape[0]
     level = np.zeros(size, dtype=np.int64)
     pointer, indices = triangle.indptr.tolist(), triangle.indices

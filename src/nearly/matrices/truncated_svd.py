@@ -50,7 +50,7 @@ class TruncatedSVDModel(Model):
     @property
     def operations(self) -> int:
         """Two thin products."""
-        return operations_of_maps(tuple(self.left.shape), tuple(self.right.shape))
+        return operations_of_maps(self.left.shape, self.right.shape)
 
     def forward(self, inputs: Float[Tensor, "n columns"]) -> Float[Tensor, "n rows"]:
         """Products with the low-rank matrix."""

@@ -122,11 +122,9 @@ class TruncatedLayers(Method):
     @classmethod
     def refuses(cls, target: Target) -> str | None:
         """Needs linear layers."""
-        module = getattr(target, "module", None)
+        layers = getattr(target, "module", nn.Identity()).modules()
         return super().refuses(target) or (
-            None
-            if any(isinstance(m, nn.Linear) for m in module.modules())
-            else "it needs linear layers (torch.nn.Linear)"
+            None if any(isinstance(m, nn.Linear) for m in layers) else "it needs linear layers (torch.nn.Linear)"
         )
 
     def _fit(self, target: Network, supply: Supply, generator: torch.Generator) -> ThinNetwork:

@@ -92,6 +92,6 @@ def _train(images: Tensor, labels: Tensor, width: int, generator: torch.Generato
             varied = _vary(images, generator)
             for batch in torch.split(torch.randperm(len(images), generator=generator), _BATCH):
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(module(varied[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
+                nn.functional.cross_entropy(module(varied[batch]), labels[batch]).backward()
                 optimizer.step()
     return module.eval().requires_grad_(False)

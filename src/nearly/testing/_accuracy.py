@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -52,7 +53,7 @@ def check_error_falls(method_class: type[Method], problems: Sequence[Problem]) -
         story = f"{problem.name}: median errors {', '.join(f'{level:.3g}' for level in levels)} over growing budgets"
         least = floor(problem.dtype)
         assert levels[-1] <= max(least, FALL * levels[0]), f"{story} do not fall"
-        for before, after in zip(levels[:-1], levels[1:], strict=True):
+        for before, after in pairwise(levels):
             assert after <= max(least, ROUGH * before), f"{story} rise on the way"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -60,23 +61,38 @@ def _draws(method: Method, target: Target) -> bool:
 def check_leaves_no_trace(method_class: type[Method], problems: Sequence[Problem]) -> None:
     """Fitting and asking leave the global random state, torch's global settings, the target's data and the inputs as they were."""
     for problem, target in accepted(method_class, problems):
-        method = at_reference(method_class, target)
         data = {path: array.copy() for path, array in arrays_of(target)}
-        before = _globals()
-        surrogate = method.fit(target, seed=3)
-        x = inside(surrogate, problem.fresh(target, 20, 0)).inputs
-        kept = x.clone()
-        surrogate(x)
-        if surrogate.model.theorem is not None:
-            surrogate.bound(x)
+        with _odd_globals():
+            before = _globals()
+            surrogate = at_reference(method_class, target).fit(target, seed=3)
+            x = inside(surrogate, problem.fresh(target, 20, 0)).inputs
+            kept = x.clone()
+            surrogate(x)
+            if surrogate.model.theorem is not None:
+                surrogate.bound(x)
+            after = _globals()
         assert same_bits(x, kept), f"{problem.name}: asking it changes the inputs in place"
-        after = _globals()
         changed = [name for name in before if before[name] != after[name]]
         assert not changed, f"{problem.name}: it changes {', '.join(changed)}"
         now = dict(arrays_of(target))
         for path, array in data.items():
             same = path in now and now[path].tobytes() == array.tobytes()
             assert same, f"{problem.name}: it changes the target's {path}"
+
+
+@contextlib.contextmanager
+def _odd_globals() -> Iterator[None]:
+    """Global random states that nobody would set, so that setting any is seen; the old ones come back at the end."""
+    old = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    torch.manual_seed(918273645)
+    np.random.seed(192837465)  # noqa: NPY002
+    random.seed(564738291)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(old[0])
+        np.random.set_state(old[1])  # noqa: NPY002
+        random.setstate(old[2])
 
 
 def _globals() -> dict[str, Any]:
@@ -155,4 +171,6 @@ def check_counted_cost(method_class: type[Method], problems: Sequence[Problem]) 
         assert operations > 0, f"{problem.name}: operations are {operations}, which cannot be"
         if problem.operations is not None:
             dear = problem.operations(target)
-            assert operations < dear, f"{problem.name}: {operations} operations per input, and the target needs {dear:g}"
+            assert operations < dear, (
+                f"{problem.name}: {operations} operations per input, and the target needs {dear:g}"
+            )

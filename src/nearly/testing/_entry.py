@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,9 @@ def check_card_complete(method_class: type[Method], problems: Sequence[Problem])
     source = inspect.getsourcefile(method_class)
     assert source is not None, "the class has no source file, so no card can be read"
     assert read_card(Path(source)) == card, f"the literal CARD in {Path(source).name} is not the card of the class"
-    assert card["name"] == method_class.__name__, f"the card is named {card['name']!r}, the class {method_class.__name__!r}"
+    assert card["name"] == method_class.__name__, (
+        f"the card is named {card['name']!r}, the class {method_class.__name__!r}"
+    )
     known = {p.noun for p in reference_problems()}
     strange = [noun for noun in card["nouns"] if noun not in known]
     assert card["nouns"], "the card's 'nouns' name nothing"
@@ -71,7 +74,9 @@ def _check_constraints(card: dict[str, Any]) -> None:
     for name, (kind, *limits) in card["parameters"].items():
         plain = kind.removeprefix("optional ")
         assert plain in ("integer", "real", "choice"), f"the card's parameter {name!r} has the unknown kind {kind!r}"
-        assert plain == "choice" or len(limits) == 2, f"the card's parameter {name!r} needs two limits, None for no limit"
+        assert plain == "choice" or len(limits) == 2, (
+            f"the card's parameter {name!r} needs two limits, None for no limit"
+        )
         assert limits, f"the card's parameter {name!r} has no choices"
     growth = card.get("budget")
     if growth is not None:
@@ -105,7 +110,11 @@ def bad_values(constraint: list[Any]) -> list[Any]:
 
 
 def check_bad_parameters(method_class: type[Method], problems: Sequence[Problem]) -> None:
-    """Every value that the card's constraints forbid is refused with a `BadInput` that names the parameter."""
+    """Every value that the card's constraints forbid is refused with a `BadInput` that names the parameter.
+
+    Raises:
+        AssertionError: otherwise.
+    """
     for name, constraint in method_class.card["parameters"].items():
         for value in bad_values(constraint):
             got: str
@@ -122,7 +131,11 @@ def check_bad_parameters(method_class: type[Method], problems: Sequence[Problem]
 
 
 def check_bad_targets(method_class: type[Method], problems: Sequence[Problem]) -> None:
-    """Things that are no target, targets of other nouns and seeds that are none are refused with a `BadInput`."""
+    """Things that are no target, targets of other nouns and seeds that are none are refused with a `BadInput`.
+
+    Raises:
+        AssertionError: otherwise.
+    """
     _, good = next(accepted(method_class, problems))
     method = at_reference(method_class, good)
     cases: list[tuple[str, str, Any, Any]] = [
@@ -135,9 +148,9 @@ def check_bad_targets(method_class: type[Method], problems: Sequence[Problem]) -
             cases.append(("method", f"a {problem.noun}", problem.build(), 0))
     cases += [("seed", f"a seed {seed!r}", good, seed) for seed in (-1, 1.5, "0", None, True)]
     for argument, what, target, seed in cases:
-        for call in (lambda t, s: method.fit(t, seed=s), lambda t, s: nearly.fit(t, method=method, seed=s)):
+        for fit in (method.fit, partial(nearly.fit, method=method)):
             try:
-                call(target, seed)
+                fit(target, seed=seed)
                 got = "accepted"
             except BadInput as error:
                 if error.argument == argument:

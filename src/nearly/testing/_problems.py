@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 ROWS = 1400  # of data-backed problems
 CERTIFY = 1000  # of them; so many bring a certified level close to the quantile that it speaks of
-NESTED_DISSECTION = 10.0  # operations of a sparse solve in the plane, in units of unknowns^1.5 (George 1973, doi:10.1137/0710032)
+NESTED_DISSECTION = (
+    10.0  # operations of a sparse solve in the plane, in units of unknowns^1.5 (George 1973, doi:10.1137/0710032)
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Problem:
     dtype: torch.dtype = torch.float64
 
     def fresh(self, target: Target, n: int, seed: int) -> Pairs:
-        """n pairs that no fit and no certificate has met: their stream has a seed that no one else uses."""
+        """Pairs that no fit and no certificate has met: their stream has a seed that no one else uses."""
         return self.answers(target, n, torch.Generator().manual_seed(10**9 + seed))
 
 
@@ -145,11 +147,15 @@ def _functions() -> list[Problem]:
     def build(dtype: torch.dtype) -> Function:
         if dtype == torch.float64:
             return Function(f, Box([-1.0, -1.0], [1.0, 1.0]), name="smooth")
-        return Function(f, lambda n, generator: 2 * torch.rand(n, 2, dtype=dtype, generator=generator) - 1, name="float32")
+        return Function(
+            f, lambda n, generator: 2 * torch.rand(n, 2, dtype=dtype, generator=generator) - 1, name="float32"
+        )
 
     return [
         Problem("smooth function", "function", partial(build, torch.float64), _drawn, None),
-        Problem("float32 function of a sampler", "function", partial(build, torch.float32), _drawn, None, torch.float32),
+        Problem(
+            "float32 function of a sampler", "function", partial(build, torch.float32), _drawn, None, torch.float32
+        ),
     ]
 
 
@@ -192,7 +198,7 @@ def _networks() -> list[Problem]:
         generator = torch.Generator().manual_seed(7)
         layers: list[nn.Module] = []
         for size in ((8, 32), (32, 32), (32, 4)):
-            layer = nn.utils.skip_init(nn.Linear, *size, dtype=dtype)
+            layer = nn.Linear(*size, dtype=dtype, device="meta").to_empty(device="cpu")  # draws nothing
             with torch.no_grad():
                 decay = 0.7 ** torch.arange(min(size), dtype=torch.float64)
                 u, _, v = torch.linalg.svd(
@@ -201,7 +207,9 @@ def _networks() -> list[Problem]:
                 layer.weight.copy_(2 * (u * decay) @ v)
                 layer.bias.copy_(0.1 * torch.randn(size[1], dtype=torch.float64, generator=generator))
             layers += [layer, nn.Tanh()]
-        return Network(nn.Sequential(*layers[:-1]), rows(dtype, ROWS, generator), certify=CERTIFY, name=f"tanh network, {dtype}")
+        return Network(
+            nn.Sequential(*layers[:-1]), rows(dtype, ROWS, generator), certify=CERTIFY, name=f"tanh network, {dtype}"
+        )
 
     def rows(dtype: torch.dtype, n: int, generator: torch.Generator) -> Tensor:
         return torch.randn(n, 8, dtype=torch.float64, generator=generator).to(dtype)

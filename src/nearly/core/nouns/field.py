@@ -85,7 +85,7 @@ class Field(Target):
             raise BadInput("domain", "a Box or a callable (n, generator) -> inputs", describe(domain))
         self.solver, self.vectorized, self.name = solver, vectorized, name
         self.domain = domain if isinstance(domain, Domain) else None
-        self.sampler: Sampler | None = domain.sample if isinstance(domain, Box) else domain  # type: ignore[assignment]
+        self.sampler: Sampler | None = domain.sample if isinstance(domain, Box) else domain
         self.system, self.nonaffine, self.coarse = system, nonaffine, tuple(coarse)
         self.points, self.triangles = points, triangles
         self.product = _checked_product(product)
@@ -142,7 +142,11 @@ class Field(Target):
         return evaluate_rows(self.solver, inputs, self.vectorized)
 
     def norm(self, fields: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
-        """Norm of each field, shape (n,)."""
+        """Norm of each field, shape (n,).
+
+        Raises:
+            BadInput: for fields of another size.
+        """
         flat = fields.reshape(len(fields), -1)
         if self.product is None:
             return flat.norm(dim=1)

@@ -62,7 +62,7 @@ class Function(Target):
             raise BadInput("metric", f"one of {', '.join(get_args(Metric))}", metric)
         self.f, self.metric, self.vectorized, self.name = f, metric, vectorized, name
         self.domain = domain if isinstance(domain, Domain) else None
-        self.sampler: Sampler | None = domain.sample if isinstance(domain, Box) else domain  # type: ignore[assignment]
+        self.sampler: Sampler | None = domain.sample if isinstance(domain, Box) else domain
         self._spread: float | None = None
 
     @classmethod
@@ -99,7 +99,11 @@ class Function(Target):
 
     @property
     def spread(self) -> float:
-        """Root mean square distance of the outputs from their mean, over 64 draws from a seed of its own or over the fitting rows."""
+        """Root mean square distance of the outputs from their mean, over 64 draws from a seed of its own or over the fitting rows.
+
+        Raises:
+            SolverFailed: when all values are equal.
+        """
         if self._spread is None:
             if self.rows is not None:
                 values = self.rows.pairs.outputs[self.rows.fitting]

@@ -40,7 +40,7 @@ class Matrix(Target):
         self.sparse, self.matrix = _checked_matrix(matrix)
         self.shape: tuple[int, int] = (int(self.matrix.shape[0]), int(self.matrix.shape[1]))
         self.dtype = torch.from_numpy(self.sparse.data[:0]).dtype if self.sparse is not None else self.matrix.dtype
-        self.name, self.domain = name, Anywhere()
+        self.name, self.domain = name, Anywhere([self.shape[1]])
 
     @property
     def source(self) -> str:
@@ -95,12 +95,16 @@ class Solve(Target):
             raise BadInput("matrix", "square", describe(self.matrix))
         self.unknowns = int(self.matrix.shape[0])
         self.dtype = torch.from_numpy(self.sparse.data[:0]).dtype if self.sparse is not None else self.matrix.dtype
-        self.name, self.domain = name, Anywhere()
+        self.name, self.domain = name, Anywhere([self.unknowns])
         _ = self.factors
 
     @cached_property
     def factors(self) -> Any:
-        """The exact factorization: SuperLU of a sparse matrix, LU of a dense one."""
+        """The exact factorization: SuperLU of a sparse matrix, LU of a dense one.
+
+        Raises:
+            FactorizationFailed: for a singular matrix.
+        """
         from scipy.linalg import get_lapack_funcs
 
         if self.sparse is not None:
@@ -167,7 +171,11 @@ def matrix_bytes(matrix: Any) -> int:
 
 
 def _checked_matrix(matrix: Any) -> tuple[Any, Any]:
-    """(SciPy CSR or None, the same or a dense tensor)."""
+    """(SciPy CSR or None, the same or a dense tensor).
+
+    Raises:
+        BadInput: for anything but a finite, non-empty, real matrix.
+    """
     if hasattr(matrix, "tocsr"):
         sparse = matrix.tocsr()
         if sparse.dtype not in (np.float32, np.float64):

@@ -25,10 +25,10 @@ def waves(functions: Float[Tensor, "n k"], points: Float[Tensor, "m d"]) -> Floa
 class Measure(Target):
     """The empirical measure of weighted samples, asked for expectations of random smooth test functions.
 
-    A test function is `f(x) = a cos(w . x + b)` with `w ~ N(0, I / scale^2)`, b uniform, and a such that f has standard deviation 1
-    under the measure. So the error `|E f - prediction|` is in units of the function's spread, and its mean square over the functions
-    (before scaling by a) is half the squared maximum mean discrepancy with the Gaussian kernel of that scale (Rahimi and
-    Recht 2007, Random features for large-scale kernel machines).
+    A test function is `f(x) = a cos(w . x + b)` with `w ~ N(0, I / scale^2)`, b uniform, and a such that f has standard
+    deviation 1 under the measure. So the error `|E f - prediction|` is in units of the function's spread, and its mean square
+    over the functions (before scaling by a) is half the squared maximum mean discrepancy with the Gaussian kernel of that
+    scale (Rahimi and Recht 2007, Random features for large-scale kernel machines).
 
     Args:
         samples: shape (m, d), at least two distinct rows.
@@ -63,7 +63,11 @@ class Measure(Target):
         if scale is None:
             step = max(1, count // 500)
             scale = float(torch.pdist(self.samples[::step]).median())
-        self.scale, self.name, self.domain = require_float("scale", scale, above=0.0), name, Anywhere()
+        self.scale, self.name, self.domain = (
+            require_float("scale", scale, above=0.0),
+            name,
+            Anywhere([self.samples.shape[1] + 2]),
+        )
 
     @property
     def source(self) -> str:

@@ -76,7 +76,7 @@ def _directions(
     product: Any,
     gram: Float[np.ndarray, "k k"] | None = None,
 ) -> tuple[Float[np.ndarray, "m n"], Float[np.ndarray, "k m"], float]:
-    """X-orthonormal directions that span rows of norm at most 1 down to 1e-14, the rows' coordinates, and the least direction's size.
+    """X-orthonormal directions that span rows of norm at most 1 down to 1e-14, the rows' coordinates, the least direction's size.
 
     Pivoted Cholesky of the Gram matrix picks rows down to 1e-6 of the largest; a second Cholesky repairs the orthogonality that
     this condition number cost (CholeskyQR2; Yamamoto, Nakatsukasa, Yanagisawa, Fukaya 2015, doi:10.1553/etna_vol44s306). Rows that

@@ -1,0 +1,50 @@
+"""Answers outside its domain without being told to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nearly.core.method import Method
+from nearly.functions.polynomial_least_squares import PolynomialLeastSquares, PolynomialModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from nearly.core.nouns import Function
+    from nearly.core.supply import Supply
+    from nearly.core.surrogate import Surrogate
+    from nearly.core.target import Target
+
+BREAKS = "bad_inputs"
+SAYS = "not refused with OutOfDomain"
+
+CARD = {
+    "name": "AnswersOutside",
+    "nouns": ["function"],
+    "rows": [],
+    "replaces": "nothing: it is wrong on purpose",
+    "certificate": "Probable",
+    "rate": "that of polynomials",
+    "cost": "one product per term",
+    "parameters": {"samples": ["integer", 8, None]},
+    "budget": {"parameter": "samples", "start": 16, "factor": 2, "most": 128},
+    "skips": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswersOutside(Method):
+    """Polynomials. Answers outside its domain without being told to."""
+
+    model = PolynomialModel
+    samples: int = 32
+
+    def fit(self, target: Target, *, seed: int = 0, supply: Supply | None = None) -> Surrogate:
+        """An honest fit, its guard lowered."""
+        surrogate = super().fit(target, seed=seed, supply=supply)
+        surrogate.outside = "warn"
+        return surrogate
+
+    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
+        return PolynomialLeastSquares(samples=self.samples, degree=8)._fit(target, supply, generator)

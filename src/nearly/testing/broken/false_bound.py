@@ -1,0 +1,73 @@
+"""Its bound is half of what the theorem gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from nearly.core.method import Method
+from nearly.core.surrogate import Model
+from nearly.matrices.truncated_svd import TruncatedSVD, TruncatedSVDModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from nearly.core.nouns import Matrix
+    from nearly.core.supply import Supply
+
+BREAKS = "certificate_holds"
+SAYS = "the bound lies below the true error"
+
+CARD = {
+    "name": "FalseBound",
+    "nouns": ["matrix"],
+    "rows": [],
+    "replaces": "nothing: it is wrong on purpose",
+    "certificate": "Bound",
+    "rate": "that of the singular values",
+    "cost": "two thin products",
+    "parameters": {"rank": ["integer", 1, None]},
+    "budget": {"parameter": "rank", "start": 2, "factor": 2, "most": 16},
+    "skips": {},
+}
+
+
+class FalseBoundModel(Model):
+    """`U S V^T x`, as `TruncatedSVD` has it."""
+
+    theorem = "none: it is wrong on purpose"
+    left: Tensor
+    right: Tensor
+    tail: Tensor
+    largest: Tensor
+
+    def __init__(self, *, left: Tensor, right: Tensor, tail: Tensor, largest: Tensor) -> None:
+        super().__init__(left=left, right=right, tail=tail, largest=largest)
+
+    @property
+    def operations(self) -> int:
+        """Two thin products."""
+        return 2 * (self.left.numel() + self.right.numel())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Products with the low-rank matrix."""
+        return (inputs @ self.right.T) @ self.left.T
+
+    def bound(self, inputs: Tensor) -> Tensor:
+        """The true bound, spoiled."""
+        honest = TruncatedSVDModel(left=self.left, right=self.right, tail=self.tail, largest=self.largest)
+        return 0.5 * honest.bound(inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FalseBound(Method):
+    """Truncated singular values. Its bound is half of what the theorem gives."""
+
+    model = FalseBoundModel
+    rank: int = 4
+
+    def _fit(self, target: Matrix, supply: Supply, generator: torch.Generator) -> FalseBoundModel:
+        honest = TruncatedSVD(rank=self.rank)._fit(target, supply, generator)
+        return FalseBoundModel(**honest.state_dict())

@@ -1,0 +1,42 @@
+"""Its card claims a bound, and there is no theorem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nearly.core.method import Method
+from nearly.functions.polynomial_least_squares import PolynomialLeastSquares, PolynomialModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from nearly.core.nouns import Function
+    from nearly.core.supply import Supply
+
+BREAKS = "certificate_kind"
+SAYS = "claims a Bound, the certificate is a Probable"
+
+CARD = {
+    "name": "Mislabeled",
+    "nouns": ["function"],
+    "rows": [],
+    "replaces": "nothing: it is wrong on purpose",
+    "certificate": "Bound",
+    "rate": "that of polynomials",
+    "cost": "one product per term",
+    "parameters": {"samples": ["integer", 8, None]},
+    "budget": {"parameter": "samples", "start": 16, "factor": 2, "most": 128},
+    "skips": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mislabeled(Method):
+    """Polynomials. Its card claims a bound, and there is no theorem."""
+
+    model = PolynomialModel
+    samples: int = 32
+
+    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
+        return PolynomialLeastSquares(samples=self.samples, degree=8)._fit(target, supply, generator)

@@ -1,0 +1,44 @@
+"""Asks the target behind the back of what counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nearly.core.method import Method
+from nearly.functions.polynomial_least_squares import PolynomialLeastSquares, PolynomialModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from nearly.core.nouns import Function
+    from nearly.core.supply import Supply
+
+BREAKS = "counted_cost"
+SAYS = "evaluations were counted"
+
+CARD = {
+    "name": "Uncounted",
+    "nouns": ["function"],
+    "rows": [],
+    "replaces": "nothing: it is wrong on purpose",
+    "certificate": "Probable",
+    "rate": "that of polynomials",
+    "cost": "one product per term",
+    "parameters": {"samples": ["integer", 8, None]},
+    "budget": {"parameter": "samples", "start": 16, "factor": 2, "most": 128},
+    "skips": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncounted(Method):
+    """Polynomials. Asks the target behind the back of what counts."""
+
+    model = PolynomialModel
+    samples: int = 32
+
+    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
+        if target.domain is not None:
+            target(target.sample(5, generator))
+        return PolynomialLeastSquares(samples=self.samples, degree=8)._fit(target, supply, generator)
