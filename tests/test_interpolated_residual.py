@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nearly.core.errors import BadInput
-from nearly.fields._interpolated_residual import InterpolatedResidual, direct_squared_norm, expanded_squared_norm
+from nearly.fields.interpolated_residual import InterpolatedResidual, direct_squared_norm, expanded_squared_norm
 
 
 def problem(count: int) -> tuple[torch.Tensor, torch.Tensor]:

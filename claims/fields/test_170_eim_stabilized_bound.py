@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 import torch
 
-from nearly.fields._interpolated_residual import InterpolatedResidual, direct_squared_norm, expanded_squared_norm
+from nearly.fields.interpolated_residual import InterpolatedResidual, direct_squared_norm, expanded_squared_norm
 
 SIZE = 400
 WIDTH = 1 / (SIZE + 1)

@@ -3,6 +3,7 @@
 from nearly.fields.coarse_solve import CoarseSolve
 from nearly.fields.corrected_coarse_solve import CorrectedCoarseSolve
 from nearly.fields.empirical_reduced_basis import EmpiricalReducedBasis
+from nearly.fields.interpolated_residual import InterpolatedResidual
 from nearly.fields.kernel_regression import KernelRegression
 from nearly.fields.mean import Mean
 from nearly.fields.nearest_neighbor import NearestNeighbor
@@ -13,6 +14,7 @@ __all__ = [
     "CoarseSolve",
     "CorrectedCoarseSolve",
     "EmpiricalReducedBasis",
+    "InterpolatedResidual",
     "KernelRegression",
     "Mean",
     "NearestNeighbor",
