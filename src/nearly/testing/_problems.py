@@ -104,12 +104,13 @@ def _drawn(target: Target, n: int, generator: torch.Generator) -> Pairs:
 
 
 def _fields() -> list[Problem]:
+    from nearly.fields.coarse_solve import solve_operations
     from nearly.problems import convection_diffusion, thermal_block
 
     def solve(target: Field) -> float:
         system = target.system if target.system is not None else target.nonaffine
         assert system is not None
-        return NESTED_DISSECTION * system.unknowns**1.5
+        return float(solve_operations(system.unknowns))
 
     def answers(dtype: torch.dtype, target: Target, n: int, generator: torch.Generator) -> Pairs:
         inputs = torch.rand(n, 2, dtype=torch.float64, generator=generator) + 0.5

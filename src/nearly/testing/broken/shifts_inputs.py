@@ -1,4 +1,4 @@
-"""Works in the memory of whoever asks."""
+"""Works in the memory of whoever asks, and leaves it a little changed."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class ShiftsInputsModel(Model):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Values of the polynomial, spoiled."""
-        inputs.mul_(0.5)
-        return legendre(2 * inputs, self.exponents) @ self.coefficients
+        inputs.add_(1e-9 * (1 - inputs.square()))
+        return legendre(inputs, self.exponents) @ self.coefficients
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShiftsInputs(Method):
-    """Polynomials. Works in the memory of whoever asks."""
+    """Polynomials. Works in the memory of whoever asks, and leaves it a little changed."""
 
     model = ShiftsInputsModel
     samples: int = 32
