@@ -115,7 +115,15 @@ def run() -> list[Table]:
         "Certificates on fresh inputs",
         f"200 fits certified at Probable({QUANTILE}, {CONFIDENCE}) on {SAMPLES} fresh inputs, each then faced with {FRESH:,} "
         "further inputs. A fit is broken if more than 5% of those exceed its level.",
-        ["case", "fits", "broken", "median share above the level", "median level / true quantile", "least bound / error", "median"],
+        [
+            "case",
+            "fits",
+            "broken",
+            "median share above the level",
+            "median level / true quantile",
+            "least bound / error",
+            "median",
+        ],
     )
     for name in dict.fromkeys(o.case for o in outcomes):
         mine = [o for o in outcomes if o.case == name]
@@ -133,5 +141,7 @@ def run() -> list[Table]:
         )
     broken = sum(o.exceeded > 1 - QUANTILE for o in outcomes)
     share = broken / len(outcomes)
-    table.remarks.append(f"Broken: {broken} of {len(outcomes)} ({share:.1%}); the confidence allows 1% in the long run.")
+    table.remarks.append(
+        f"Broken: {broken} of {len(outcomes)} ({share:.1%}); the confidence allows 1% in the long run."
+    )
     return [table]

@@ -78,7 +78,9 @@ def run() -> list[Table]:
             ],
             ["build", seconds(ours_build), seconds(same_build), seconds(peer_build)],
         ]
-        table.remarks.append(f"Building: {peer_build / ours_build:.1f} times as fast, {peer_build / same_build:.1f} at equal rank.")
+        table.remarks.append(
+            f"Building: {peer_build / ours_build:.1f} times as fast, {peer_build / same_build:.1f} at equal rank."
+        )
 
         many, turn = block.sample(1000, 7), iter(range(10**9))
         singles = [x[None] for x in inputs]
@@ -116,9 +118,19 @@ def run() -> list[Table]:
         table.rows += [
             ["full solve", seconds(online["full"]), "", seconds(online["peer full"])],
             ["one reduced solve", seconds(online["78"]), seconds(online["90"]), seconds(online["peer"])],
-            ["one with its bound", seconds(online["78 bound"]), seconds(online["90 bound"]), seconds(online["peer bound"])],
+            [
+                "one with its bound",
+                seconds(online["78 bound"]),
+                seconds(online["90 bound"]),
+                seconds(online["peer bound"]),
+            ],
             ["each of 1,000 at once", seconds(batch["78"] / 1000), seconds(batch["90"] / 1000), "(no batches)"],
-            ["the same with bounds", seconds(batch["78 bound"] / 1000), seconds(batch["90 bound"] / 1000), "(no batches)"],
+            [
+                "the same with bounds",
+                seconds(batch["78 bound"] / 1000),
+                seconds(batch["90 bound"] / 1000),
+                "(no batches)",
+            ],
         ]
         table.remarks += [
             f"One solve with its bound: {online['peer bound'] / online['78 bound']:.1f} times as fast.",

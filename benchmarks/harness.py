@@ -25,7 +25,14 @@ class Table:
 
     def text(self) -> str:
         """As Markdown."""
-        lines = [f"### {self.title}", "", self.what, "", "| " + " | ".join(self.header) + " |", "|" + "---|" * len(self.header)]
+        lines = [
+            f"### {self.title}",
+            "",
+            self.what,
+            "",
+            "| " + " | ".join(self.header) + " |",
+            "|" + "---|" * len(self.header),
+        ]
         lines += ["| " + " | ".join(row) + " |" for row in self.rows]
         return "\n".join([*lines, "", *(f"- {remark}" for remark in self.remarks)]).rstrip() + "\n"
 
@@ -78,7 +85,9 @@ def environment(threads: int) -> str:
 
 def write_results(path: Path, room: str, tables: list[Table], threads: int = 1) -> None:
     """Replace one room's part of the results file."""
-    head = "# Benchmarks\n\nWritten by `make bench`. Medians of interleaved runs; a ratio counts only at equal accuracy.\n"
+    head = (
+        "# Benchmarks\n\nWritten by `make bench`. Medians of interleaved runs; a ratio counts only at equal accuracy.\n"
+    )
     old = path.read_text(encoding="utf-8") if path.exists() else head
     parts = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", old, flags=re.MULTILINE | re.DOTALL))
     parts[room] = f"\n{environment(threads)}\n\n" + "\n".join(table.text() for table in tables)

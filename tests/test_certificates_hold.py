@@ -3,7 +3,6 @@
 import statistics
 
 import pytest
-
 from benchmarks.certificates import QUANTILE, Outcome, study
 
 

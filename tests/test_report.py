@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import nearly
+from nearly.core.contest import Rung
 from nearly.core.errors import ArtifactError, BadInput
-from nearly.core.search import Race, Rung
+from nearly.core.search import Race
 from nearly.core.supply import Supply
 from nearly.problems import smooth_function, thermal_block
 from nearly.report import check_folder, pictures, write_report

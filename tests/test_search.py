@@ -13,9 +13,9 @@ import torch
 
 import nearly
 from nearly.core.certificate import Probable
+from nearly.core.contest import HOPELESS, LEAST_RUNGS
 from nearly.core.errors import BadInput, Interrupted, ToleranceNotReached
 from nearly.core.method import Method
-from nearly.core.search import HOPELESS, LEAST_RUNGS
 from nearly.core.surrogate import Model
 from nearly.core.target import row_hashes
 

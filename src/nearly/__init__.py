@@ -1,8 +1,8 @@
 """Nearly: replace something expensive by something cheap that gives nearly the same answers, and say how nearly.
 
-    surrogate = nearly.fit(target, tolerance=1e-2)
-    surrogate(x); surrogate.certificate; surrogate.cost
-    surrogate.save("block.safetensors"); nearly.load("block.safetensors")
+surrogate = nearly.fit(target, tolerance=1e-2)
+surrogate(x); surrogate.certificate; surrogate.cost
+surrogate.save("block.safetensors"); nearly.load("block.safetensors")
 """
 
 from __future__ import annotations

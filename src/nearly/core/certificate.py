@@ -66,6 +66,31 @@ def level_place(n: int, quantile: float, confidence: float) -> int:
     return low
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a certificate shall state.
+
+    Attributes:
+        quantile: the share of inputs spoken of.
+        confidence: of the statement.
+        statements: how many statements are made, one of which may be picked for its level: all hold together with `confidence`
+            (union bound), so each is made with `1 - (1 - confidence) / statements`.
+    """
+
+    quantile: float = 0.95
+    confidence: float = 0.99
+    statements: int = 1
+
+    @property
+    def least(self) -> int:
+        """The least number of fresh inputs."""
+        return least_samples(self.quantile, 1 - (1 - self.confidence) / self.statements)
+
+    def place(self, n: int) -> int:
+        """Which of n sorted errors is the level; see `level_place`."""
+        return level_place(n, self.quantile, 1 - (1 - self.confidence) / self.statements)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probable:
     """On a fresh input drawn as the target draws them, the error is at most `error` with probability `quantile`.
@@ -172,7 +197,7 @@ class Bound(Probable):
         ratio_least: least measured bound / error; below 1 no `Bound` is made.
         ratio_median: median of the same.
         ratio_most: largest of the same.
-        bound: the same quantile of the bounds on those inputs.
+        bound: the order statistic of the bounds at the place of `error` among the errors.
     """
 
     theorem: str
@@ -246,7 +271,7 @@ def bound_from(probable: Probable, errors: Float[Tensor, " n"], bounds: Float[Te
         ratio_least=float(ratios.min()),
         ratio_median=float(ratios.median()),
         ratio_most=float(ratios.max().clamp(max=torch.finfo(torch.float64).max)),
-        bound=float(bounds.quantile(probable.quantile)),
+        bound=float(bounds.sort().values[max(0, int((errors <= probable.error).sum()) - 1)]),
     )
 
 

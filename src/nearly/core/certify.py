@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nearly.core.certificate import Probable, bound_from, least_samples
+from nearly.core.certificate import Asked, Probable, bound_from
 from nearly.core.domain import Anywhere, Box, Cloud
-from nearly.core.errors import BadInput, CertificateViolated, TooFewSamples
-from nearly.core.supply import CERTIFYING, stream
+from nearly.core.errors import BadInput, CertificateViolated
+from nearly.core.supply import RECERTIFYING, stream
 from nearly.core.surrogate import Surrogate
 from nearly.core.target import Pairs, Target
 from nearly.core.validate import describe, require_int
@@ -59,11 +59,12 @@ def certify(
     require_int("seed", seed, least=0)
     if target.rows is not None and len(surrogate.seen):
         target.rows.forget(surrogate.seen)
-    pairs = fresh_pairs(target, samples, quantile, confidence, seed)
+    asked = Asked(quantile, confidence)
+    pairs = target.draw(certifying_count(target, samples, asked), stream(seed, RECERTIFYING))
     _check_source(surrogate, target, pairs.inputs)
     recorded = surrogate.certificate
     errors, bounds = measure(surrogate, target, pairs)
-    fresh = state(surrogate, target, pairs, errors, bounds, quantile=quantile, confidence=confidence)
+    fresh = state(surrogate, target, pairs, errors, bounds, asked)
     if isinstance(recorded, Probable):
         contradiction = recorded.contradicted_by(errors, alarm=ALARM)
         if contradiction is not None:
@@ -72,22 +73,29 @@ def certify(
     return fresh
 
 
-def fresh_pairs(
-    target: Target, samples: int | None, quantile: float, confidence: float, seed: int, statements: int = 1
-) -> Pairs:
-    """Draw certifying pairs; refuse before any work where they cannot suffice.
+def certifying_count(target: Target, samples: int | None, asked: Asked) -> int:
+    """How many fresh inputs to certify with; refuses before any work where they cannot suffice.
+
+    Args:
+        target: draws them.
+        samples: how many, or None: 200 or the least needed, with data all rows that are left.
+        asked: the statement.
+
+    Returns:
+        The number.
 
     Raises:
-        TooFewSamples: when `samples` is below the least that the level needs.
+        TooFewSamples: when that is below the least that the level needs.
+        BadInput: for more samples than there are rows left.
     """
-    least = least_samples(quantile, 1 - (1 - confidence) / statements)
     left = None if target.rows is None else len(target.rows.certifying) - target.rows.handed
     if samples is None:
-        samples = max(SAMPLES, least) if left is None else max(left, least)
-    require_int("samples", samples, least=1)
-    if samples < least:
-        raise TooFewSamples("samples", least, samples, f"a {quantile:.4g} quantile with confidence {confidence:.4g}")
-    return target.draw(samples, stream(seed, CERTIFYING))
+        samples = max(SAMPLES, asked.least) if left is None else left
+    elif left is not None and require_int("samples", samples, least=1) > left:
+        raise BadInput("samples", f"at most the {left} rows left to certify with", samples)
+    require_int("samples", samples, least=0)
+    asked.place(samples)
+    return samples
 
 
 def predict(surrogate: Surrogate, inputs: Tensor) -> Tensor:
@@ -117,25 +125,17 @@ def measure(surrogate: Surrogate, target: Target, pairs: Pairs) -> tuple[Tensor,
 
 
 def state(
-    surrogate: Surrogate,
-    target: Target,
-    pairs: Pairs,
-    errors: Tensor,
-    bounds: Tensor | None,
-    *,
-    quantile: float,
-    confidence: float,
-    statements: int = 1,
+    surrogate: Surrogate, target: Target, pairs: Pairs, errors: Tensor, bounds: Tensor | None, asked: Asked
 ) -> Probable:
     """The certificate that these errors and bounds allow."""
     probable = Probable.from_errors(
         errors,
-        quantile=quantile,
-        confidence=confidence,
+        quantile=asked.quantile,
+        confidence=asked.confidence,
         unit=surrogate.unit,
         source=target.source,
         failures=len(pairs.failures),
-        statements=statements,
+        statements=asked.statements,
     )
     if bounds is None:
         return probable

@@ -10,14 +10,14 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearly.core.certificate import Bound, Probable
-from nearly.core.certify import fresh_pairs, measure, state
+from nearly.core.certificate import Asked, Bound, Probable
+from nearly.core.certify import certifying_count, measure, state
 from nearly.core.cost import Cost, measure_cost
 from nearly.core.errors import BadInput, Interrupted, MissingExtra, NearlyError
 from nearly.core.files import check_file, write_files
 from nearly.core.method import Method
-from nearly.core.registry import method_class, methods_for
-from nearly.core.supply import Progress, Supply
+from nearly.core.registry import resolve
+from nearly.core.supply import CERTIFYING, Progress, Supply, stream
 from nearly.core.surrogate import Surrogate
 from nearly.core.target import Pairs, Target
 from nearly.core.validate import describe, require_int
@@ -278,15 +278,17 @@ def compare(
     if not isinstance(target, Target):
         raise BadInput("target", "a target such as nearly.Field or nearly.Function", describe(target))
     require_int("seed", seed, least=0)
-    chosen = _chosen(target, methods)
-    pairs = fresh_pairs(target, samples, quantile, confidence, seed, statements=len(chosen))
+    chosen = resolve(target, methods)
+    asked = Asked(quantile, confidence, statements=len(chosen))
+    count = certifying_count(target, samples, asked)
+    pairs = target.draw(count, stream(seed, CERTIFYING))
     supply = _Tally(target, seed, progress)
     rows: list[Entry] = []
     try:
         for place, method in enumerate(chosen):
             if progress is not None:
                 progress(f"fitting {len(chosen)} methods", place, len(chosen))
-            rows.append(_entry(method, target, supply, pairs, quantile, confidence, seed, len(chosen)))
+            rows.append(_entry(method, target, supply, pairs, asked, seed))
     except KeyboardInterrupt:
         rest = [Entry(method=m.id(), hyperparameters=asdict(m), failure="interrupted") for m in chosen[len(rows) :]]
         raise ComparisonInterrupted(Comparison(target.name, target.unit, (*rows, *rest))) from None
@@ -295,33 +297,7 @@ def compare(
     return Comparison(target.name, target.unit, tuple(rows))
 
 
-def _chosen(target: Target, methods: Sequence[Method | str] | None) -> list[Method]:
-    if methods is None:
-        chosen = [cls() for cls in methods_for(target.noun) if cls.refuses(target) is None]
-    elif isinstance(methods, str | Method):
-        raise BadInput("methods", "a list of methods or ids", describe(methods))
-    else:
-        chosen = [method_class(m)() if isinstance(m, str) else m for m in methods]
-        for method in chosen:
-            if not isinstance(method, Method):
-                raise BadInput(
-                    "methods", "methods such as nearly.fields.ReducedBasis(rank=20), or ids", describe(method)
-                )
-    if not chosen:
-        raise BadInput("methods", f"at least one that fits {target.name}", "none")
-    return chosen
-
-
-def _entry(
-    method: Method,
-    target: Target,
-    supply: _Tally,
-    pairs: Pairs,
-    quantile: float,
-    confidence: float,
-    seed: int,
-    statements: int,
-) -> Entry:
+def _entry(method: Method, target: Target, supply: _Tally, pairs: Pairs, asked: Asked, seed: int) -> Entry:
     supply.start()
     start = time.perf_counter()
     entry: dict[str, Any] = {"method": method.id(), "hyperparameters": asdict(method)}
@@ -329,16 +305,10 @@ def _entry(
         surrogate = method.fit(target, seed=seed, supply=supply)
         seconds = supply.seconds(time.perf_counter() - start)
         errors, bounds = measure(surrogate, target, pairs)
-        surrogate.certificate = state(
-            surrogate, target, pairs, errors, bounds, quantile=quantile, confidence=confidence, statements=statements
-        )
+        surrogate.certificate = state(surrogate, target, pairs, errors, bounds, asked)
         surrogate.cost = measure_cost(
             surrogate, target, pairs.inputs, evaluations=supply.asked + supply.chosen, seconds_fit=seconds
         )
-    except (
-        NearlyError,
-        RuntimeError,
-        ArithmeticError,
-    ) as error:  # a factorization that fails is a RuntimeError of torch
+    except (NearlyError, RuntimeError, ArithmeticError) as error:  # torch's failed factorizations are RuntimeErrors
         return Entry(**entry, failure=f"{type(error).__name__}: {error}")
     return Entry(**entry, surrogate=surrogate)

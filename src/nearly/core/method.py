@@ -37,7 +37,7 @@ class Method(ABC):
 
     def __post_init__(self) -> None:
         for name, constraint in self.card["parameters"].items():
-            check_parameter(name, getattr(self, name), constraint)
+            object.__setattr__(self, name, check_parameter(name, getattr(self, name), constraint))
 
     @classmethod
     def id(cls) -> str:
@@ -98,6 +98,15 @@ class Method(ABC):
         require_int("seed", seed, least=0)
         if supply is None:
             supply = Supply(target, seed)
+        growth = self.card.get("budget")
+        if target.rows is not None and growth and growth["parameter"] == "samples":
+            # Data has as many rows as it has; what is recorded is what was used.
+            return self.with_budget(min(int(asdict(self)[growth["parameter"]]), supply.available))._fitted(
+                target, supply, seed
+            )
+        return self._fitted(target, supply, seed)
+
+    def _fitted(self, target: Target, supply: Supply, seed: int) -> Surrogate:
         return Surrogate(
             self._fit(target, supply, stream(seed, METHOD)),
             supply.domain(),
@@ -113,20 +122,29 @@ class Method(ABC):
         """The fitted model."""
 
 
-def check_parameter(name: str, value: Any, constraint: list[Any]) -> None:
-    """Check one parameter against its card's constraint.
+def check_parameter(name: str, value: Any, constraint: list[Any]) -> Any:
+    """Check one parameter against its card's constraint; NumPy scalars become Python's, for the artifact's sake.
+
+    Args:
+        name: for the message.
+        value: as given.
+        constraint: as on the card.
+
+    Returns:
+        The value.
 
     Raises:
-        BadInput: when it is broken.
+        BadInput: when the constraint is broken.
     """
     kind, *limits = constraint
     if kind.startswith("optional "):
         if value is None:
-            return
+            return None
         kind = kind.removeprefix("optional ")
     if kind == "integer":
-        require_int(name, value, least=limits[0], most=limits[1])
-    elif kind == "real":
-        require_float(name, value, above=limits[0], below=limits[1])
-    elif value not in limits:
+        return require_int(name, value, least=limits[0], most=limits[1])
+    if kind == "real":
+        return require_float(name, value, above=limits[0], below=limits[1])
+    if value not in limits:
         raise BadInput(name, f"one of {', '.join(map(str, limits))}", value)
+    return value

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 from nearly.core.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nearly.core.method import Method
+    from nearly.core.target import Target
 
 ROOMS = ("matrices", "functions", "fields", "networks", "measures", "decisions", "graphs")
 
@@ -93,3 +96,35 @@ def method_class(name: str) -> type[Method]:
 def methods_for(noun: str) -> list[type[Method]]:
     """All methods that fit a noun."""
     return [method_class(name) for name, card in cards().items() if noun in card["nouns"]]
+
+
+def resolve(target: Target, methods: Sequence[Method | str] | None) -> list[Method]:
+    """Methods as instances that can fit the target; all of its noun, at their defaults, by default.
+
+    Args:
+        target: what is fitted.
+        methods: methods or ids.
+
+    Returns:
+        At least one method.
+
+    Raises:
+        BadInput: for what is no method, is unknown, or cannot fit the target.
+    """
+    from nearly.core.method import Method
+
+    if isinstance(methods, str | Method):
+        raise BadInput("methods", "a list of methods or ids", repr(methods))
+    if methods is None:
+        chosen = [cls() for cls in methods_for(target.noun) if cls.refuses(target) is None]
+    else:
+        chosen = [method_class(method)() if isinstance(method, str) else method for method in methods]
+    for method in chosen:
+        if not isinstance(method, Method):
+            raise BadInput("method", "a method such as nearly.fields.ReducedBasis(rank=20), or its id", repr(method))
+        reason = method.refuses(target)
+        if reason is not None:
+            raise BadInput("method", f"able to fit {target.name}", f"{method.id()}: {reason}")
+    if not chosen:
+        raise BadInput("methods", f"at least one that fits {target.name}", "none")
+    return chosen

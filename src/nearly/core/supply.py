@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nearly.core.target import Target
 
 # Independent streams of one seed: the inputs that fit, choose and certify never meet.
-FITTING, VALIDATING, CERTIFYING, METHOD, LOOKING = range(5)
+FITTING, VALIDATING, CERTIFYING, METHOD, LOOKING, RECERTIFYING = range(6)
 LOOKS = 1024  # inputs that show what a target's inputs look like; no outputs are needed
 Progress = Callable[[str, int, int], None]
 
@@ -63,6 +63,7 @@ class Supply:
         self._generator = stream(seed, FITTING)
         self._fitting: Pairs | None = None
         self._validating: Pairs | None = None
+        self._domain: Domain | None = None
         rows = target.rows
         if rows is not None:
             order = rows.fitting[torch.randperm(len(rows.fitting), generator=self._generator)]
@@ -102,6 +103,16 @@ class Supply:
                 self._validating = self._draw("validation", self.validating_size, stream(self.seed, VALIDATING))
         return self._validating
 
+    def certifying(self, n: int, attempt: int = 0) -> Pairs:
+        """Pairs that certify, fresh for every attempt; not counted as spent on the fit."""
+        return self._drawn("certifying", n, stream(self.seed + attempt * 2**32, CERTIFYING))
+
+    def release(self) -> None:
+        """With data and the choice made: let the validating rows be fitted too."""
+        if self.target.rows is not None:
+            self._order = torch.cat([self._order, self._kept])
+            self._kept = self._kept[:0]
+
     def solve(self, inputs: Tensor) -> Tensor:
         """The target at inputs that a method chose itself; counted.
 
@@ -123,11 +134,14 @@ class Supply:
 
     def domain(self) -> Domain:
         """A copy of the target's domain, or what its inputs look like where it has only data or a sampler."""
-        if self.target.domain is not None:
-            return copy.deepcopy(self.target.domain)
-        if self.target.rows is not None:
-            return Cloud.fit(self.target.rows.pairs.inputs[self._order[:LOOKS]])
-        return Cloud.fit(self.target.sample(LOOKS, stream(self.seed, LOOKING)))
+        if self._domain is None:
+            if self.target.domain is not None:
+                self._domain = self.target.domain
+            elif self.target.rows is not None:
+                self._domain = Cloud.fit(self.target.rows.pairs.inputs[self._order[:LOOKS]])
+            else:
+                self._domain = Cloud.fit(self.target.sample(LOOKS, stream(self.seed, LOOKING)))
+        return copy.deepcopy(self._domain)
 
     @property
     def seen(self) -> Tensor:
@@ -144,6 +158,12 @@ class Supply:
         return Pairs(inputs, pairs.outputs[index])
 
     def _draw(self, what: str, n: int, generator: torch.Generator) -> Pairs:
+        pairs = self._drawn(what, n, generator)
+        self.evaluations += n + len(pairs.failures)
+        self.failures += pairs.failures
+        return pairs
+
+    def _drawn(self, what: str, n: int, generator: torch.Generator) -> Pairs:
         done = 0
 
         def advance(count: int) -> None:
@@ -152,10 +172,7 @@ class Supply:
             if self.progress is not None:
                 self.progress(what, done, n)
 
-        pairs = self.target.draw(n, generator, advance)
-        self.evaluations += n + len(pairs.failures)
-        self.failures += pairs.failures
-        return pairs
+        return self.target.draw(n, generator, advance)
 
 
 def _join(first: Pairs, second: Pairs) -> Pairs:

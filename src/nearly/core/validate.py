@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +30,7 @@ def require_float(name: str, value: object, *, above: float | None = None, below
     Raises:
         BadInput: otherwise.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise BadInput(name, "a real number", describe(value))
     number = float(value)
     low = float("-inf") if above is None else above
@@ -47,8 +48,9 @@ def require_int(name: str, value: object, *, least: int | None = None, most: int
     Raises:
         BadInput: otherwise.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise BadInput(name, "an integer", describe(value))
+    value = int(value)
     if (least is not None and value < least) or (most is not None and value > most):
         limits = [f">= {least}"] if least is not None else []
         limits += [f"<= {most}"] if most is not None else []

@@ -54,9 +54,7 @@ class PODModel(Model):
     @property
     def operations(self) -> int:
         """Polynomials, coefficients, modes."""
-        return 2 * self.exponents.numel() + operations_of_maps(
-            self.coefficients.shape, self.components.shape
-        )
+        return 2 * self.exponents.numel() + operations_of_maps(self.coefficients.shape, self.components.shape)
 
     def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """Predictions."""

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 WIDE = 32  # inputs of more numbers than this are fields; they are reduced to principal axes
 MOST_AXES = 64
 ENERGY = 1e-3  # share of the inputs' variance that may be left out of the axes
-LOG_RATIO = 10.0  # positive coordinates that spread over more than this factor are taken in logarithms
+LOG_RATIO = 10.0  # positive coordinates that spread over more than this factor may be taken in logarithms
 
 
 def fit_features(inputs: Float[Tensor, "n ..."]) -> dict[str, Tensor]:
     """Fit the scaling `x -> ((log) x - shift) / scale [@ axes]`.
 
     Vectors are shifted and scaled coordinate by coordinate to the midpoint and half-range of the rows; positive coordinates that
-    spread over more than a factor 10 are taken in logarithms. Inputs of more than 32 numbers are taken as fields: centered,
-    scaled by one number, and reduced to the principal axes that hold 99.9% of their variance.
+    spread over more than a factor 10, and more evenly so in logarithms, are taken in logarithms. Inputs of more than 32 numbers
+    are taken as fields: centered, scaled by one number, and reduced to the principal axes that hold 99.9% of their variance.
 
     Args:
         inputs: finite rows.
@@ -37,11 +37,12 @@ def fit_features(inputs: Float[Tensor, "n ..."]) -> dict[str, Tensor]:
     rows = inputs.reshape(len(inputs), -1)
     rows = rows if rows.is_floating_point() else rows.to(torch.float64)
     low, high = rows.amin(dim=0), rows.amax(dim=0)
-    log = (low > 0) & (high > LOG_RATIO * low)
+    tiny = torch.finfo(rows.dtype).tiny
+    logarithms = rows.clamp(min=tiny).log()
+    log = (low > 0) & (high > LOG_RATIO * low) & (_lopsided(logarithms) < _lopsided(rows))
     if rows.shape[1] > WIDE:
         log &= bool(log.all())  # neighboring values of one field share one scale
-    tiny = torch.finfo(rows.dtype).tiny
-    rows = torch.where(log, rows.clamp(min=tiny).log(), rows)
+    rows = torch.where(log, logarithms, rows)
     if rows.shape[1] <= WIDE:
         low, high = rows.amin(dim=0), rows.amax(dim=0)
         half = (high - low) / 2
@@ -61,6 +62,13 @@ def fit_features(inputs: Float[Tensor, "n ..."]) -> dict[str, Tensor]:
     }
 
 
+def _lopsided(rows: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
+    """How far the median is from the middle of the range, in units of the range."""
+    low, high = rows.amin(dim=0), rows.amax(dim=0)
+    span = (high - low).clamp(min=torch.finfo(rows.dtype).tiny)
+    return ((rows.median(dim=0).values - low) / span - 0.5).abs()
+
+
 def apply_features(
     inputs: Float[Tensor, "n ..."],
     *,
@@ -70,7 +78,7 @@ def apply_features(
     feature_axes: Tensor,
 ) -> Float[Tensor, "n k"]:
     """Map inputs to features; inputs that are not positive where logarithms are taken are clamped to the smallest number."""
-    rows = inputs.reshape(len(inputs), -1).to(feature_shift)
+    rows = inputs.reshape(len(inputs), feature_shift.numel()).to(feature_shift)
     if bool(feature_log.any()):
         rows = torch.where(feature_log, rows.clamp(min=torch.finfo(rows.dtype).tiny).log(), rows)
     scaled = (rows - feature_shift) / feature_scale

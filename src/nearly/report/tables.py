@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from nearly.core.words import count, duration, size
 
 if TYPE_CHECKING:
+    from nearly.core.contest import Contender
     from nearly.core.cost import Cost
-    from nearly.core.search import Contender, Race
+    from nearly.core.search import Race
 
 
 def race_rows(race: Race) -> list[dict[str, Any]]:

@@ -155,8 +155,9 @@ def arrays_of(value: Any, path: str = "", met: set[int] | None = None) -> Iterat
 def check_counted_cost(method_class: type[Method], problems: Sequence[Problem]) -> None:
     """Operations are counted, fewer than the target's where those are known; evaluations are those the target was asked.
 
-    The target's count comes with the problem: 2 per entry of a matrix or of exact factors, `solve_operations` for a
-    sparse solve in the plane, 2 per weight of linear layers, an inner product and a cosine per sample. The method is at its reference budget.
+    The target's count comes with the problem: 2 per entry of a matrix or of exact factors, `solve_operations` for a sparse
+    solve in the plane, 2 per weight of linear layers, an inner product and a cosine per sample. The method is at its
+    reference budget.
     """
     for problem, target in accepted(method_class, problems):
         count = count_answers(target)

@@ -58,6 +58,8 @@ class Network(Target):
         if metric not in get_args(Metric):
             raise BadInput("metric", f"one of {', '.join(get_args(Metric))}", metric)
         rows = as_floating("data", data, least_dimensions=2)
+        weight = next((p for p in module.parameters() if p.is_floating_point()), None)
+        rows = rows if weight is None else rows.to(weight)  # else the module would refuse its own data
         kept = max(90, 3 * len(rows) // 8) if certify is None else require_int("certify", certify, least=1)
         if len(rows) < kept + 8:
             raise TooFewSamples("data", kept + 8, len(rows), f"{kept} rows to certify and 8 to fit")

@@ -90,7 +90,7 @@ def _directions(
         largest = gram.diagonal().max()
         if not largest > NEGLIGIBLE**2:
             break
-        factor, order, rank, _ = dpstrf(gram, lower=1, tol=largest * PICKED**2)
+        factor, order, rank, _ = dpstrf(gram, lower=1, tol=max(largest * PICKED**2, NEGLIGIBLE**2))
         picked, others = order[:rank] - 1, order[rank:] - 1
         lower = np.tril(factor[:rank, :rank])
         found = _solve_rows(lower, rows[picked])

@@ -49,7 +49,8 @@ class ShiftsInputsModel(Model):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Values of the polynomial, spoiled."""
-        inputs.add_(1e-9 * (1 - inputs.square()))
+        memory = inputs.detach()
+        memory.add_(1e-12 * (1 - memory.square()))
         return legendre(inputs, self.exponents) @ self.coefficients
 
 
