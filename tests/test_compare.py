@@ -129,7 +129,7 @@ def test_data_rows_that_certify_suffice_for_all_statements_or_are_refused_before
         ([], "at least one"),
         (["fields.ReducedBass"], "Near: fields.ReducedBasis"),
         ("fields.Mean", "a list"),
-        ([3], "methods such as"),
+        ([3], "a method such as"),
     ],
 )
 def test_bad_methods_are_refused(block, methods, message):

@@ -13,14 +13,13 @@ import scipy.linalg
 import scipy.sparse
 import torch
 
-import nearly.problems.digits_classifier as digits
 from nearly.core.domain import Box
 from nearly.core.errors import BadInput, FactorizationFailed, MissingExtra
 from nearly.linalg.sparse import SparseFamily
 from nearly.problems._finite_elements import Crisscross
 from nearly.problems.convection_diffusion import convection_diffusion
 from nearly.problems.darcy_flow import darcy_flow
-from nearly.problems.digits_classifier import digits_classifier
+from nearly.problems.digits_classifier import _images, digits_classifier
 from nearly.problems.smooth_function import smooth_function
 from nearly.problems.thermal_block import thermal_block
 
@@ -457,7 +456,7 @@ def test_digits_classifier_is_good_and_repeatable() -> None:
     assert torch.equal(rows, again.rows.pairs.inputs)
     assert rows.shape == (8192, 64)
     assert len(rows.unique(dim=0)) == len(rows)
-    images, labels = digits._images()
+    images, labels = _images()
     held_out = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[1200:]
     right = (net(images[held_out]).argmax(dim=1) == labels[held_out]).float().mean()
     assert float(right) > 0.95

@@ -85,15 +85,15 @@ def certifying_count(target: Target, samples: int | None, asked: Asked) -> int:
         The number.
 
     Raises:
-        TooFewSamples: when that is below the least that the level needs.
-        BadInput: for more samples than there are rows left.
+        TooFewSamples: when that is below the least that the level needs, or there are fewer rows left.
     """
-    left = None if target.rows is None else len(target.rows.certifying) - target.rows.handed
+    rows = target.rows
     if samples is None:
-        samples = max(SAMPLES, asked.least) if left is None else left
-    elif left is not None and require_int("samples", samples, least=1) > left:
-        raise BadInput("samples", f"at most the {left} rows left to certify with", samples)
-    require_int("samples", samples, least=0)
+        samples = max(SAMPLES, asked.least) if rows is None else rows.left
+    else:
+        samples = require_int("samples", samples, least=1)
+        if rows is not None:
+            rows.require(samples)
     asked.place(samples)
     return samples
 

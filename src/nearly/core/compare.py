@@ -213,7 +213,8 @@ class _Tally(Supply):
         self.seconds_drawing = self.seconds_here = 0.0
 
     def start(self) -> None:
-        """Begin a method's account."""
+        """Begin a method's account, as if it were alone."""
+        self.kept.clear()
         self.asked = self.chosen = 0
         self.seconds_here = 0.0
 

@@ -66,7 +66,7 @@ def read_card(path: Path) -> dict[str, Any] | None:
     try:
         card = ast.literal_eval(text[start + len("\nCARD = ") : end + 2])
         card["name"]
-    except (ValueError, SyntaxError, KeyError) as error:
+    except (ValueError, SyntaxError, KeyError, TypeError) as error:
         raise BadInput(
             f"CARD of {path.name}", "a literal dictionary with a name, closed by } at the start of a line", error
         ) from error

@@ -59,20 +59,28 @@ class Rows:
     def __post_init__(self) -> None:
         self.hashes = row_hashes(self.pairs.inputs)
 
+    @property
+    def left(self) -> int:
+        """How many certifying rows were not handed out yet."""
+        return len(self.certifying) - self.handed
+
+    def require(self, n: int) -> None:
+        """Refuse where fewer than n certifying rows are left.
+
+        Raises:
+            TooFewSamples: then.
+        """
+        if n > self.left:
+            why = "rows not yet handed out; each certifying row is handed out once, so build a new target"
+            raise TooFewSamples("certify", n, self.left, why)
+
     def take(self, n: int) -> Pairs:
         """Hand out the next n certifying rows.
 
         Raises:
             TooFewSamples: when fewer are left.
         """
-        left = len(self.certifying) - self.handed
-        if n > left:
-            raise TooFewSamples(
-                "certify",
-                n,
-                left,
-                "rows not yet handed out; each certifying row is handed out once, so build a new target",
-            )
+        self.require(n)
         index = self.certifying[self.handed : self.handed + n]
         self.handed += n
         return Pairs(self.pairs.inputs[index], self.pairs.outputs[index])
