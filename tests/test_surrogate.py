@@ -241,7 +241,8 @@ def test_answers_come_in_the_dtype_of_the_inputs(case: str) -> None:
     assert single.dtype == torch.float32
     assert torch.allclose(single.double(), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
     surrogate.to(torch.float32)
-    assert surrogate.model.dtype == torch.float32
+    # Kernel sums cancel too much for single precision: they stay as they were fitted.
+    assert surrogate.model.dtype == (torch.float64 if case == "kernel, data" else torch.float32)
     moved = surrogate(x)
     assert moved.dtype == torch.float64
     assert torch.allclose(moved, wanted, rtol=0.02, atol=0.02 * float(wanted.abs().max()))

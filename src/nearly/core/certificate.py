@@ -270,7 +270,7 @@ def bound_from(probable: Probable, errors: Float[Tensor, " n"], bounds: Float[Te
         theorem=theorem,
         ratio_least=float(ratios.min()),
         ratio_median=float(ratios.median()),
-        ratio_most=float(ratios.max().clamp(max=torch.finfo(torch.float64).max)),
+        ratio_most=min(float(ratios.max()), torch.finfo(torch.float64).max),
         bound=float(bounds.sort().values[max(0, int((errors <= probable.error).sum()) - 1)]),
     )
 

@@ -62,14 +62,14 @@ class Anywhere(Domain):
         return None if self.shape is None else torch.ones(1, *self.shape)
 
     def contains(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, " n"]:
-        """Always true, for inputs of the right shape.
+        """True for finite inputs of the right shape.
 
         Raises:
             BadInput: for inputs of another shape.
         """
         if self.shape is not None and list(inputs.shape[1:]) != self.shape:
             raise BadInput("inputs", f"of shape (n, {', '.join(map(str, self.shape))})", describe(inputs))
-        return torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
+        return torch.isfinite(inputs[:, None] if inputs.ndim == 1 else inputs).flatten(1).all(dim=1)
 
     def describe(self) -> str:
         """One line in words."""

@@ -34,6 +34,9 @@ class Model(nn.Module, ABC):
 
     theorem: ClassVar[str | None] = None  # in words, where `bound` rests on one
     needs_target: ClassVar[bool] = False  # whether a part of the target is called to answer, as a coarse solver is
+    keeps_precision: ClassVar[bool] = (
+        False  # whether its sums cancel too much for a lower precision than it was fitted in
+    )
 
     if TYPE_CHECKING:
 
@@ -55,6 +58,15 @@ class Model(nn.Module, ABC):
     def restore(cls, settings: dict[str, Any], tensors: dict[str, Tensor], target: Target | None) -> Self:
         """Build the model from what an artifact holds; models that call a part of the target override this."""
         return cls(**settings, **tensors)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move to another device or precision; `keeps_precision` lets only the device change."""
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.keeps_precision:
+            for name, moved in list(self.named_buffers(recurse=False)):
+                setattr(self, name, before[name].to(moved.device))
+        return self
 
     @property
     @abstractmethod
@@ -238,7 +250,7 @@ def load(path: str | Path, *, target: Target | None = None) -> Surrogate:
         example = surrogate.domain.example()
         if example is not None and not model_class.needs_target:  # whether the tensors' shapes fit together
             with torch.no_grad():
-                given = example.to(surrogate.model.dtype)
+                given = example.clone().to(surrogate.model.dtype)
                 surrogate.model(given)
                 if surrogate.model.theorem is not None:
                     surrogate.model.bound(given)

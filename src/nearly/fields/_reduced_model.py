@@ -52,19 +52,26 @@ class ReducedModel(Model):
 
     def __init__(self, *, coercive: list[int], symmetric: bool, **tensors: Tensor) -> None:
         super().__init__(coercive=coercive, symmetric=symmetric, **tensors)
+        self._derive()
+        self.register_load_state_dict_post_hook(lambda model, _: model._derive())  # type: ignore[no-untyped-call]
+
+    def _derive(self) -> None:
+        """What follows from the tensors, worked out once and not saved."""
         derived = {"_flat": self.operators.flatten(1)}
         theta = monomials(self.reference[None], self.operator_scale, self.operator_exponents)[0]
+        coercive: list[int] = self.coercive
         self._all_coercive = coercive == list(range(len(theta)))
         derived["_reference"] = theta if self._all_coercive else theta[coercive]
-        derived["_coercive"] = torch.tensor(coercive)
+        derived["_coercive"] = torch.tensor(coercive, device=theta.device)
         # The commonest terms are worth recognizing: online, evaluating the others costs as much as solving.
         self._linear = bool((self.operator_scale == 1).all()) and torch.equal(
-            self.operator_exponents, torch.eye(len(theta), self.reference.numel(), dtype=theta.dtype)
+            self.operator_exponents,
+            torch.eye(len(theta), self.reference.numel(), dtype=theta.dtype, device=theta.device),
         )
         self._constant_loads = not bool(self.load_exponents.any())
         if self._constant_loads:
             derived["_right"] = self.load_scale[None] @ self.loads
-        if "residual_operators" in tensors:
+        if "residual_operators" in self._buffers:
             # Every entry of the residual is a sum of so many products.
             rounding = math.sqrt(len(self.residual_operators) + len(self.residual_loads)) * EPS64
             derived["_operator_slack"] = self.tail + rounding * self.residual_operators.norm(dim=1)

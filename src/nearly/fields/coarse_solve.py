@@ -56,7 +56,13 @@ def fidelity(target: Target | None, level: int) -> Fidelity:
 
 
 def solve_rows(solver: Any, inputs: Tensor) -> Tensor:
-    """A solver applied row by row, without gradients."""
+    """A solver applied row by row, without gradients.
+
+    Raises:
+        BadInput: for no rows at all; only an answer tells the shape of answers.
+    """
+    if not len(inputs):
+        raise BadInput("inputs", "at least one row", tuple(inputs.shape))
     with torch.no_grad():
         return torch.stack([torch.as_tensor(solver(x)) for x in inputs])
 

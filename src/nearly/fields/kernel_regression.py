@@ -35,7 +35,12 @@ CARD = {
 
 
 class KernelModel(Model):
-    """`mean + k(x) W B`: kernel values, weights per component, components."""
+    """`mean + k(x) W B`: kernel values, weights per component, components.
+
+    Smooth data without noise is fitted by weights of some 1e7 that cancel; single precision would leave nothing of the sum.
+    """
+
+    keeps_precision = True
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # in units of the median distance of the rows
-EQUAL = 1.02  # leave-one-out errors within this factor count as equal
 RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1)  # in units of the kernel's value at distance 0
 
 
@@ -26,7 +25,7 @@ def fit_kernel_ridge(
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, ""], Float[Tensor, ""]]:
     """Weights w of `y(x) = sum_i matern(|x - x_i| / length) w_i`, `w = (K + ridge I)^{-1} Y`.
 
-    Length and ridge minimize (within 2%, then with the smallest weights) the mean square leave-one-out error `(w_i / (K + ridge I)^{-1}_ii)^2` over a grid, exactly and from
+    Length and ridge minimize the mean square leave-one-out error `(w_i / (K + ridge I)^{-1}_ii)^2` over a grid, exactly and from
     one eigendecomposition per length (Rasmussen and Williams 2006, Gaussian processes for machine learning, section 5.4.2).
 
     Args:
@@ -46,7 +45,6 @@ def fit_kernel_ridge(
     middle = apart.median() if apart.numel() else torch.ones((), dtype=features.dtype, device=features.device)
     eps = torch.finfo(features.dtype).eps
     best: tuple[Tensor, Tensor, Tensor] | None = None
-    least = steadiness = torch.full((), torch.inf, dtype=features.dtype, device=features.device)
     for factor in LENGTHS:
         values, turn = torch.linalg.eigh(matern(distance / (factor * middle)))
         values = values.clamp(min=0)
@@ -57,10 +55,8 @@ def fit_kernel_ridge(
             inverse = 1 / (values + ridge)
             weights = turn @ (inverse[:, None] * rotated)
             missed = (weights / (squares @ inverse)[:, None]).square().sum(dim=1).mean().sqrt()
-            least, size = torch.minimum(least, missed), weights.norm()
-            # As good as the best with smaller weights is better: large ones cancel, and lower precision cannot follow.
-            if best is None or missed * EQUAL < best[2] or (missed <= EQUAL * least and size < steadiness):
-                best, steadiness = (weights, factor * middle, missed), size
+            if best is None or missed < best[2]:
+                best = weights, factor * middle, missed
     assert best is not None
     return best
 

@@ -116,10 +116,15 @@ class Solve(Target):
                 raise FactorizationFailed(
                     "matrix is singular: an exact zero pivot; a Solve needs a nonsingular matrix"
                 ) from error
+            kind = self.sparse.dtype
             inverse = LinearOperator(
-                found.shape, found.solve, rmatvec=lambda b: found.solve(b, "T"), dtype=self.sparse.dtype
+                found.shape,
+                lambda b: found.solve(b.astype(kind)),
+                rmatvec=lambda b: found.solve(b.astype(kind), "T"),
+                dtype=kind,
             )
-            inverted = float(abs(self.sparse).sum(axis=0).max()) * onenormest(inverse)
+            # With more than one column the estimate would draw from NumPy's global generator.
+            inverted = float(abs(self.sparse).sum(axis=0).max()) * onenormest(inverse, t=1)
             reciprocal = 1 / inverted if inverted > 0 else 0.0
         else:
             *found, info = torch.linalg.lu_factor_ex(self.matrix)
