@@ -10,7 +10,7 @@ from nearly.fields import ReducedBasis
 from nearly.fields._projection import Projection
 from nearly.problems import thermal_block
 
-RANK = 78  # enough for 2.2e-3, the accuracy that pyMOR's greedy was measured at
+RANK = 88  # enough for the accuracy that pyMOR's greedy reaches with 90
 PEER_RANK = 90
 CANDIDATES = 200  # of pyMOR's greedy search
 
@@ -94,48 +94,48 @@ def run() -> list[Table]:
         with torch.no_grad():
             online = interleaved(
                 {
-                    "78": each(models[0].coordinates),
-                    "78 bound": each(models[0].coordinates_and_bound),
-                    "90": each(models[1].coordinates),
-                    "90 bound": each(models[1].coordinates_and_bound),
+                    "less": each(models[0].coordinates),
+                    "less bound": each(models[0].coordinates_and_bound),
+                    "same": each(models[1].coordinates),
+                    "same bound": each(models[1].coordinates_and_bound),
                     "peer": peer_each(rom.solve),
                     "peer bound": peer_each(lambda mu: rom.compute(solution=True, solution_error_estimate=True, mu=mu)),
-                    "full": each(block),
-                    "peer full": peer_each(fom.solve),
                 },
-                repeats=201,
+                repeats=401,
             )
+            # Apart from the others: a full solve leaves them a cold cache.
+            online |= interleaved({"full": each(block), "peer full": peer_each(fom.solve)}, repeats=25)
             batch = interleaved(
                 {
-                    "78": lambda: models[0].coordinates(many),
-                    "78 bound": lambda: models[0].coordinates_and_bound(many),
-                    "90": lambda: models[1].coordinates(many),
-                    "90 bound": lambda: models[1].coordinates_and_bound(many),
-                    "78 lifted": lambda: models[0](many),
+                    "less": lambda: models[0].coordinates(many),
+                    "less bound": lambda: models[0].coordinates_and_bound(many),
+                    "same": lambda: models[1].coordinates(many),
+                    "same bound": lambda: models[1].coordinates_and_bound(many),
+                    "less lifted": lambda: models[0](many),
                 },
                 repeats=11,
             )
         table.rows += [
             ["full solve", seconds(online["full"]), "", seconds(online["peer full"])],
-            ["one reduced solve", seconds(online["78"]), seconds(online["90"]), seconds(online["peer"])],
+            ["one reduced solve", seconds(online["less"]), seconds(online["same"]), seconds(online["peer"])],
             [
                 "one with its bound",
-                seconds(online["78 bound"]),
-                seconds(online["90 bound"]),
+                seconds(online["less bound"]),
+                seconds(online["same bound"]),
                 seconds(online["peer bound"]),
             ],
-            ["each of 1,000 at once", seconds(batch["78"] / 1000), seconds(batch["90"] / 1000), "(no batches)"],
+            ["each of 1,000 at once", seconds(batch["less"] / 1000), seconds(batch["same"] / 1000), "(no batches)"],
             [
                 "the same with bounds",
-                seconds(batch["78 bound"] / 1000),
-                seconds(batch["90 bound"] / 1000),
+                seconds(batch["less bound"] / 1000),
+                seconds(batch["same bound"] / 1000),
                 "(no batches)",
             ],
         ]
         table.remarks += [
-            f"One solve with its bound: {online['peer bound'] / online['78 bound']:.1f} times as fast.",
-            f"Each of 1,000 with its bound: {1000 * online['peer bound'] / batch['78 bound']:.1f} times as fast as one of pyMOR's.",
-            f"Each of 1,000 with all 20,201 nodal values written out: {seconds(batch['78 lifted'] / 1000)} (162 kB each).",
+            f"One solve with its bound: {online['peer bound'] / online['less bound']:.1f} times as fast.",
+            f"Each of 1,000 with its bound: {1000 * online['peer bound'] / batch['less bound']:.1f} times as fast as pyMOR's one.",
+            f"Each of 1,000 with all 20,201 nodal values written out: {seconds(batch['less lifted'] / 1000)} (162 kB each).",
         ]
         basis = same.model.basis.numpy()
         return [table, _bound_cost(block, basis, fom, reductor, alpha, StationaryRBReductor, CoerciveRBReductor)]

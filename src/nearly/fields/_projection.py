@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from nearly.fields._reduced_model import ReducedModel
-from nearly.linalg.orthogonalize import extend_orthonormal, sparse_times
+from nearly.linalg.orthogonalize import dense_times, extend_orthonormal, sparse_times
 from nearly.linalg.sparse import SparseFamily
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Projection:
         for q, (rows, part) in enumerate(zip(self._supports, self._restricted, strict=True)):
             image = (part @ new.T).T
             images.append(image)
-            operators[q, :, old:] = basis[:, rows] @ image.T
+            operators[q, :, old:] = dense_times(basis[:, rows], image.T)
             if self.system.symmetric:
                 operators[q, old:, :old] = operators[q, :old, old:].T
             elif old:
@@ -123,7 +123,7 @@ class Projection:
         representatives = np.ascontiguousarray(self._riesz(functionals.T).T)
         gram = None
         if first:  # the supports make the Gram matrix cheap
-            gram = np.concatenate([representatives[:, rows] @ values.T for rows, values in parts], axis=1)
+            gram = np.concatenate([dense_times(representatives[:, r], values.T) for r, values in parts], axis=1)
         new, found = extend_orthonormal(self._span.filled, representatives, functionals, self.product, gram=gram)
         self._span.append(new)
         count = sum(len(values) for values in images)

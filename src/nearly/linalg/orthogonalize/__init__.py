@@ -1,5 +1,5 @@
 """Orthonormal bases, in any inner product."""
 
-from nearly.linalg.orthogonalize.gram_schmidt import extend_orthonormal, sparse_times
+from nearly.linalg.orthogonalize.gram_schmidt import dense_times, extend_orthonormal, sparse_times
 
-__all__ = ["extend_orthonormal", "sparse_times"]
+__all__ = ["dense_times", "extend_orthonormal", "sparse_times"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.linalg.blas import dtrsm
+import torch
 from scipy.linalg.lapack import dpstrf
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def extend_orthonormal(
         scaled = None if gram is None else gram / scale / scale.T
         new, outside, _ = _directions(vectors / scale, images / scale, product, scaled)
         return new, outside * scale
-    inside = images @ basis.T
-    rest = vectors - inside @ basis
-    again = sparse_times(product, rest) @ basis.T
-    rest -= again @ basis
+    inside = dense_times(images, basis.T)
+    rest = vectors - dense_times(inside, basis)
+    again = dense_times(sparse_times(product, rest), basis.T)
+    rest -= dense_times(again, basis)
     inside += again
     rest /= scale
     new, outside, least = _directions(rest, sparse_times(product, rest), product)
@@ -64,9 +64,9 @@ def extend_orthonormal(
         len(new) and least < SMALL
     ):  # made of so little, they carry round-off along the basis, magnified as they were scaled up
         for _ in range(2):
-            new -= (sparse_times(product, new) @ basis.T) @ basis
+            new -= dense_times(dense_times(sparse_times(product, new), basis.T), basis)
             new, _ = _unit(new, product)
-        outside = sparse_times(product, rest) @ new.T
+        outside = dense_times(sparse_times(product, rest), new.T)
     return new, np.concatenate([inside, outside * scale], axis=1)
 
 
@@ -86,7 +86,7 @@ def _directions(
     outside = np.zeros((len(rows), 0))
     left, least = np.arange(len(rows)), 1.0
     while len(left):
-        gram = rows @ images.T if gram is None else gram
+        gram = dense_times(rows, images.T) if gram is None else gram
         largest = gram.diagonal().max()
         if not largest > NEGLIGIBLE**2:
             break
@@ -96,16 +96,16 @@ def _directions(
         found = _solve_rows(lower, rows[picked])
         # Small remainders carry round-off along earlier directions, magnified by the scaling.
         for earlier in found_so_far:
-            found -= (sparse_times(product, found) @ earlier.T) @ earlier
+            found -= dense_times(dense_times(sparse_times(product, found), earlier.T), earlier)
         found, turn = _unit(found, product)
         found_so_far.append(found)
         least = min(least, float(lower.diagonal().min()))
         block = np.zeros((len(outside), rank))
         block[left[picked]] = lower @ turn
         if len(others):
-            part = images[others] @ found.T
+            part = dense_times(images[others], found.T)
             block[left[others]] = part
-            rows = rows[others] - part @ found
+            rows = rows[others] - dense_times(part, found)
             images, left = sparse_times(product, rows), left[others]
         else:
             left = others
@@ -115,13 +115,18 @@ def _directions(
 
 def _unit(rows: Float[np.ndarray, "m n"], product: Any) -> tuple[Float[np.ndarray, "m n"], Float[np.ndarray, "m m"]]:
     """Nearly X-orthonormal rows made so, `L^-1 rows`, and L."""
-    lower = np.linalg.cholesky(rows @ sparse_times(product, rows).T)
+    lower = np.linalg.cholesky(dense_times(rows, sparse_times(product, rows).T))
     return _solve_rows(lower, rows), lower
 
 
 def _solve_rows(lower: Float[np.ndarray, "m m"], rows: Float[np.ndarray, "m n"]) -> Float[np.ndarray, "m n"]:
-    """`L^-1 rows` in one triangular product, without a transposed copy of the rows (`rows` may be overwritten)."""
-    return dtrsm(1.0, lower, rows.T, side=1, lower=1, trans_a=1, overwrite_b=1).T
+    """`L^-1 rows`."""
+    return torch.linalg.solve_triangular(torch.from_numpy(lower), torch.from_numpy(rows), upper=False).numpy()
+
+
+def dense_times(left: Float[np.ndarray, "k m"], right: Float[np.ndarray, "m n"]) -> Float[np.ndarray, "k n"]:
+    """`left @ right` by torch: its threads and those of NumPy's library, taken in turn, wait for each other."""
+    return (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
 
 
 def sparse_times(product: Any, rows: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k n"]:
