@@ -11,7 +11,7 @@ from torch import Tensor
 from nearly.core.method import Method
 from nearly.core.surrogate import Model, operations_of_maps
 from nearly.fields._components import components_of, inner_product
-from nearly.linalg.features import apply_features, fit_features
+from nearly.linalg.features import apply_features, features_of, fit_features
 from nearly.linalg.kernel_ridge import apply_kernel_ridge, fit_kernel_ridge
 
 if TYPE_CHECKING:
@@ -91,13 +91,7 @@ class KernelModel(Model):
 
     def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """Predictions."""
-        features = apply_features(
-            inputs,
-            feature_log=self.feature_log,
-            feature_shift=self.feature_shift,
-            feature_scale=self.feature_scale,
-            feature_axes=self.feature_axes,
-        )
+        features = features_of(self, inputs)
         coordinates = apply_kernel_ridge(features, self.references, self.weights, self.length)
         return torch.addmm(self.mean, coordinates, self.components).reshape(len(inputs), *self.shape)
 

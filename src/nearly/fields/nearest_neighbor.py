@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nearly.core.method import Method
 from nearly.core.surrogate import Model
-from nearly.linalg.features import apply_features, fit_features
+from nearly.linalg.features import apply_features, features_of, fit_features
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -45,13 +45,7 @@ class NearestNeighborModel(Model):
 
     def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """The output of the nearest stored input, in scaled coordinates."""
-        features = apply_features(
-            inputs,
-            feature_log=self.feature_log,
-            feature_shift=self.feature_shift,
-            feature_scale=self.feature_scale,
-            feature_axes=self.feature_axes,
-        )
+        features = features_of(self, inputs)
         distance = torch.cdist(features, self.references, compute_mode="donot_use_mm_for_euclid_dist")
         return self.outputs[distance.argmin(dim=1)]
 

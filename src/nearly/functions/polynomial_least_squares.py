@@ -11,7 +11,7 @@ from torch import Tensor
 from nearly.core.domain import Box
 from nearly.core.method import Method
 from nearly.core.surrogate import Model, operations_of_maps
-from nearly.linalg.features import apply_features
+from nearly.linalg.features import apply_features, features_of
 from nearly.linalg.legendre import fit_polynomials, legendre
 
 if TYPE_CHECKING:
@@ -47,13 +47,7 @@ class PolynomialModel(Model):
 
     def forward(self, inputs: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """Values of the polynomial."""
-        scaled = apply_features(
-            inputs,
-            feature_log=self.feature_log,
-            feature_shift=self.feature_shift,
-            feature_scale=self.feature_scale,
-            feature_axes=self.feature_axes,
-        )
+        scaled = features_of(self, inputs)
         return legendre(scaled, self.exponents) @ self.coefficients
 
 

@@ -9,6 +9,7 @@ import torch
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
+    from torch.nn import Module
 
 WIDE = 32  # inputs of more numbers than this are fields; they are reduced to principal axes
 MOST_AXES = 64
@@ -83,3 +84,9 @@ def apply_features(
         rows = torch.where(feature_log, rows.clamp(min=torch.finfo(rows.dtype).tiny).log(), rows)
     scaled = (rows - feature_shift) / feature_scale
     return scaled @ feature_axes if feature_axes.numel() else scaled
+
+
+def features_of(model: Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n k"]:
+    """Features by the tensors of `fit_features` that a module holds as buffers."""
+    names = ("feature_log", "feature_shift", "feature_scale", "feature_axes")
+    return apply_features(inputs, **{name: model.get_buffer(name) for name in names})
