@@ -115,12 +115,13 @@ def run() -> list[Table]:
             f"Each of 1,000 without: {alone['peer'] / per_input['plain']:.1f} times as fast as pyMOR's one.",
             f"Each of 1,000 with all 20,201 nodal values written out: {seconds(per_input['lifted'])} (162 kB each).",
         ]
-        basis = model.basis.numpy()
-        return [table, _bound_cost(block, basis, fom, reductor, alpha, StationaryRBReductor, CoerciveRBReductor)]
+        # Any 90 solutions do: nearby ones, beside which the next are small, are the hardest on round-off.
+        snapshots = block(block.sample(RANK, 11)).numpy()
+        return [table, _bound_cost(block, snapshots, fom, reductor, alpha, StationaryRBReductor, CoerciveRBReductor)]
 
 
-def _bound_cost(block, basis, fom, reductor, alpha, plain, stable) -> Table:
-    """Offline cost of the round-off-stable bound, given the basis."""
+def _bound_cost(block, snapshots, fom, reductor, alpha, plain, stable) -> Table:
+    """Offline cost of the round-off-stable bound, given as many snapshots as pyMOR's basis has vectors."""
     vectors = reductor.bases["RB"]
     options = {"RB": vectors, "product": fom.h1_0_semi_product, "check_orthonormality": False}
     peer_without, _ = once(lambda: plain(fom, **options).reduce())
@@ -128,13 +129,14 @@ def _bound_cost(block, basis, fom, reductor, alpha, plain, stable) -> Table:
 
     def project(residual: bool) -> Projection:
         projection = Projection(block.system, residual=residual)
-        projection.extend(basis)
+        projection.extend(snapshots)
         return projection
 
-    ours = interleaved({"without": lambda: project(False), "with": lambda: project(True)}, repeats=3)
+    ours = interleaved({"without": lambda: project(False), "with": lambda: project(True)}, repeats=5)
     table = Table(
-        f"Offline cost of the stable bound, {len(basis)} basis functions given",
-        "Projecting the operators alone, and with the residual's coordinates in an orthonormal basis (valid to round-off).",
+        f"Offline cost of the stable bound, rank {len(snapshots)}",
+        "Projecting the operators alone, and with the residual's coordinates in an orthonormal basis (valid to round-off). Ours "
+        "starts from snapshots and orthonormalizes them, pyMOR's is given its orthonormal basis.",
         ["", "Nearly", "pyMOR"],
         [
             ["without a bound", seconds(ours["without"]), seconds(peer_without)],
@@ -147,20 +149,21 @@ def _bound_cost(block, basis, fom, reductor, alpha, plain, stable) -> Table:
         f"The stable bound: {peer_with / ours['with']:.0f} times as fast as pyMOR's, and {ours['with'] / peer_without:.1f} times "
         "as long as pyMOR's reduction without one.",
         f"2x2 blocks at ranks up to 40: median error down to {floor[0]:.1e}, bound / error never below {floor[1]:.2f} "
-        "(2,000 parameters a rank).",
+        f"(2,000 parameters a rank); the median bound goes down to {floor[2]:.1e}.",
     ]
     return table
 
 
-def _floor() -> tuple[float, float]:
-    """Least error reached and least bound / error on the way down to round-off."""
+def _floor() -> tuple[float, float, float]:
+    """Least median error, least bound / error, and least median bound on the way down to round-off."""
     block = thermal_block(blocks=(2, 2), cells=20)
     inputs = block.sample(2000, 5)
     truth = block(inputs)
-    least_error, least_ratio = np.inf, np.inf
+    least_error, least_ratio, least_bound = np.inf, np.inf, np.inf
     for rank in (5, 10, 15, 20, 25, 30, 40):
         model = ReducedBasis(rank=rank).fit(block).model
         error, bound = block.error(truth, model(inputs)), model.bound(inputs)
         least_error = min(least_error, float(error.median()))
         least_ratio = min(least_ratio, float((bound / error).min()))
-    return least_error, least_ratio
+        least_bound = min(least_bound, float(bound.median()))
+    return least_error, least_ratio, least_bound

@@ -408,7 +408,7 @@ def residual_norms(affine: AffineSystem, model: ReducedModel, mus: torch.Tensor)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("together", [True, False])
 def test_the_residual_norm_is_the_dual_norm_down_to_round_off(symmetric: bool, together: bool) -> None:
-    """Ranks 1 to 30: relative residuals from 1 to 1e-12 and below agree with X^-1 r to a few units of round-off of the load.
+    """Ranks 1 to 30: relative residuals from 1 to 1e-12 and below agree with X^-1 r to the stated slack, 1e-11 of the load and less.
 
     The expanded square `c G c^T` would be off by 1e-8 of the load.
     """
@@ -419,7 +419,11 @@ def test_the_residual_norm_is_the_dual_norm_down_to_round_off(symmetric: bool, t
     for rank in (1, 2, 4, 8, 16, 24, 30):
         _, model = projected(affine, rank, together=together)
         direct, stable = dual_norms(affine, model, mus) / scale, residual_norms(affine, model, mus) / scale
-        assert np.abs(direct - stable).max() < 2e-13, rank
+        weights = affine.operator_coefficients(mus)[:, :, None] * model.coordinates(mus)[:, None, :]
+        slack = (weights.flatten(1).abs() @ model.operator_slack).numpy() / scale
+        assert (np.abs(direct - stable) <= slack + 1e-14).all(), rank
+        assert np.median(slack) < 1e-11, rank
+        assert slack.max() < 1e-9, rank
         large = direct > 1e-9
         assert np.allclose(stable[large], direct[large], rtol=1e-3)
         assert np.allclose(stable[direct > 1e-6], direct[direct > 1e-6], rtol=1e-6)
@@ -450,7 +454,7 @@ def test_the_bound_lies_above_the_error_at_every_rank(symmetric: bool, together:
         if rank == 2:
             assert error.max() > 1e-3
         # Continuity over coercivity, and the size of the solution below the fraction: no more than a factor of 1,000.
-        assert (bound[bound < 0.1] <= 1e3 * np.maximum(error[bound < 0.1], 1e-14)).all()
+        assert (bound[bound < 0.1] <= 1e3 * np.maximum(error[bound < 0.1], 1e-13)).all()
     assert ranks[-1] <= 22
     assert error.max() < 1e-11
 
@@ -497,20 +501,22 @@ def test_a_model_of_lower_rank_is_that_of_the_first_vectors(symmetric: bool) -> 
         assert torch.allclose(model.bound(mus), alone.bound(mus), rtol=1e-6)
 
 
-@pytest.mark.parametrize("accuracy", [1e-12, 1e-6, 1e-2])
-def test_cut_residual_coordinates_keep_the_bound_above(accuracy: float) -> None:
+@pytest.mark.parametrize("share", [1e-9, 0.1, 0.9])
+def test_cut_residual_coordinates_keep_the_bound_above(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer coordinates, and a bound that lies above the error and above what the whole residual says."""
     affine = system()
-    projection, whole = projected(affine, 6)
+    projection, whole = projected(affine, 7)
     mus = parameters(affine, 30, seed=6)
-    cut = projection.model(accuracy=accuracy)
+    monkeypatch.setattr("nearly.fields._residual_coordinates.SHARE", share)
+    cut = projection.model(typical=mus[:10])
     exact, x = solutions(affine, mus), affine.product.toarray()
     difference = exact - cut(mus).numpy()
     error = np.sqrt(np.einsum("ni,ij,nj->n", difference, x, difference) / np.einsum("ni,ij,nj->n", exact, x, exact))
     assert (cut.bound(mus).numpy() >= error).all()
     assert bool((cut.bound(mus) >= whole.bound(mus) * (1 - 1e-6)).all())
     assert cut.residual_loads.shape[1] <= whole.residual_loads.shape[1]
-    if accuracy == 1e-2:
+    assert bool((cut.bound(mus[:10]) <= whole.bound(mus[:10]) * (1 + share) * 1.001).all())
+    if share == 0.9:
         assert cut.residual_loads.shape[1] < whole.residual_loads.shape[1]
 
 
@@ -531,7 +537,7 @@ def spd(size: int, seed: int = 0) -> scipy.sparse.csr_matrix:
     return (half @ half.T + scipy.sparse.diags(10.0 ** g.uniform(-2, 2, size))).tocsr()
 
 
-def decompose(basis: np.ndarray, vectors: np.ndarray, product: Any) -> tuple[np.ndarray, np.ndarray]:
+def decompose(basis: np.ndarray, vectors: np.ndarray, product: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return extend_orthonormal(basis, vectors, (product @ vectors.T).T, product)
 
 
@@ -550,7 +556,7 @@ def test_orthonormal_extension_of_independent_vectors(old: int) -> None:
     product, g = spd(60), np.random.default_rng(1)
     basis = decompose(np.zeros((0, 60)), g.standard_normal((old, 60)), product)[0] if old else np.zeros((0, 60))
     vectors = g.standard_normal((9, 60)) * 10.0 ** g.uniform(-8, 8, (9, 1))  # of very different sizes
-    new, coordinates = decompose(basis, vectors, product)
+    new, coordinates, _ = decompose(basis, vectors, product)
     assert len(new) == 9
     check_split(basis, vectors, product, new, coordinates)
 
@@ -565,7 +571,7 @@ def test_orthonormal_extension_of_repeated_and_dependent_vectors(old: int) -> No
     )
     if old:
         vectors = np.concatenate([vectors, g.standard_normal((3, old)) @ basis, basis[:1]])
-    new, coordinates = decompose(basis, vectors, product)
+    new, coordinates, _ = decompose(basis, vectors, product)
     assert len(new) == 3
     check_split(basis, vectors, product, new, coordinates)
     assert len(decompose(np.concatenate([basis, new]), vectors, product)[0]) == 0
@@ -580,7 +586,7 @@ def test_orthonormal_extension_of_ill_conditioned_vectors(small: float, old: int
     vectors = g.standard_normal((1, 50)) + small * g.standard_normal((10, 50))
     if old:
         vectors = vectors + 100 * g.standard_normal((1, old)) @ basis
-    new, coordinates = decompose(basis, vectors, product)
+    new, coordinates, _ = decompose(basis, vectors, product)
     check_split(basis, vectors, product, new, coordinates)
     assert len(new) == 10 if small >= 1e-9 else 1 <= len(new) <= 10
 
@@ -591,7 +597,7 @@ def test_orthonormal_extension_of_graded_vectors_keeps_what_is_above_round_off()
     root = np.linalg.cholesky(product.toarray())
     directions = np.linalg.solve(root.T, np.linalg.qr(g.standard_normal((60, 20)))[0]).T
     vectors = np.linalg.qr(g.standard_normal((20, 20)))[0] @ np.diag(10.0 ** -np.arange(0, 20.0)) @ directions
-    new, coordinates = decompose(np.zeros((0, 60)), vectors, product)
+    new, coordinates, _ = decompose(np.zeros((0, 60)), vectors, product)
     check_split(np.zeros((0, 60)), vectors, product, new, coordinates)
     assert 12 <= len(new) <= 16
     inside = directions[:11] @ (product @ new.T)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nearly.core.errors import BadInput
+from nearly.linalg.sparse import SparseFamily
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -106,6 +107,11 @@ class AffineSystem:
         """The inner product X; sparse (n, n), zero in rows of Dirichlet unknowns."""
         theta = self.operator_coefficients(self.reference[None])[0].tolist()
         return sum(theta[q] * self.operators[q] for q in self.coercive).tocsr()
+
+    @cached_property
+    def family(self) -> SparseFamily:
+        """For solving at one parameter vector after another, and for Riesz representatives: the ordering is found once."""
+        return SparseFamily(self.operators, self.free)
 
     def coercivity(self, parameters: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Lower bound of the coercivity constant with respect to `product` (min-theta)."""

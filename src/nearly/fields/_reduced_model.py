@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,7 +28,9 @@ def solve_reduced(
     rank = right.shape[1]
     square = matrices.view(-1, rank, rank)
     if symmetric:
-        return torch.cholesky_solve(right[..., None], torch.linalg.cholesky_ex(square)[0]).squeeze(-1)
+        return torch.cholesky_solve(
+            right[..., None], torch.linalg.cholesky_ex(square, upper=True)[0], upper=True
+        ).squeeze(-1)
     if rank > BATCHED_LU and square.device.type == "cpu":
         one_by_one = [torch.linalg.solve_ex(a[None], b[None, :, None])[0] for a, b in zip(square, right, strict=True)]
         return torch.cat(one_by_one).squeeze(-1)
@@ -39,13 +40,15 @@ def solve_reduced(
 class ReducedModel(Model):
     """`sum_q theta_q(mu) A_q u = sum_p phi_p(mu) f_p` on a basis of N functions, and its residual bound.
 
-    The bound is `Delta / max(||u_N|| - Delta, ||f||_* / gamma)` with `Delta = (||r||_* + slack) / alpha(mu) + lift`: residual over
-    coercivity, made relative by the least that `||u||` can be. `slack` holds the rounding of the residual (c eps times the sum of
-    the magnitudes that cancel in it, c = sqrt(number of terms)) and what truncating its coordinates left out (`tail` times the
-    1-norm of the weights); `lift` the rounding of `sum_n u_n v_n`, eps sqrt(||X||_inf) times `sum_n |u_n| ||v_n||_2`.
+    The bound is `Delta / max(||u_N|| - Delta, ||f||_* / gamma)` with `Delta = (||r||_* + slack) / alpha(mu) + eps lift ||u_N||`:
+    residual over coercivity, made relative by the least that `||u||` can be. `||r||_*` counts in full, as orthogonal, what
+    truncating its coordinates left out: at most `tail` times the 2-norm of the weights. `slack`, a sum over the magnitudes of the
+    weights, is the rounding of the residual; the last term that of `sum_n u_n v_n`.
 
     Buffers (Q operators, P loads, N basis functions, w residual coordinates): `basis` (N, unknowns), `operators` (Q, N, N),
-    `loads` (P, N), `residual_operators` (Q N, w), `residual_loads` (P, w), `tail` (), `lift` (N).
+    `loads` (P, N), `residual_operators` (Q N, w), `residual_loads` (P, w), `operator_slack`
+    (Q N), `load_slack` (P), `tail` (), `lift` (); `scale` (N): what the coefficients are
+    divided by before they become weights, so that all weights are alike in size.
     """
 
     theorem = "dual norm of the residual over the min-theta coercivity bound; coercive affine system"
@@ -71,15 +74,11 @@ class ReducedModel(Model):
         self._constant_loads = not bool(self.load_exponents.any())
         if self._constant_loads:
             derived["_right"] = self.load_scale[None] @ self.loads
-        if "residual_operators" in self._buffers:
-            # Every entry of the residual is a sum of so many products.
-            rounding = math.sqrt(len(self.residual_operators) + len(self.residual_loads)) * EPS64
-            derived["_operator_slack"] = self.tail + rounding * self.residual_operators.norm(dim=1)
-            derived["_load_slack"] = self.tail + rounding * self.residual_loads.norm(dim=1)
-            if self._constant_loads:
-                derived["_load"] = self.load_scale[None] @ self.residual_loads
-                derived["_load_norm"] = derived["_load"].norm(dim=1)
-                derived["_load_slacks"] = self.load_scale.abs()[None] @ derived["_load_slack"]
+        if "residual_operators" in self._buffers and self._constant_loads:
+            derived["_load"] = self.load_scale[None] @ self.residual_loads
+            derived["_load_norm"] = derived["_load"].norm(dim=1)
+            derived["_load_weights"] = self.load_scale.norm()
+            derived["_load_slack"] = self.load_scale.abs()[None] @ self.load_slack
         for name, value in derived.items():
             self.register_buffer(name, value, persistent=False)
 
@@ -113,13 +112,6 @@ class ReducedModel(Model):
         """Bound on the relative error in the X-norm."""
         return self.coordinates_and_bound(parameters)[1]
 
-    def residual_share(self, parameters: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-        """The residual's dual norm over the 2-norm of the weights it is a sum with: how far below 1 it cancels."""
-        theta, phi = self._theta(parameters), self._phi(parameters)
-        weights = (theta[:, :, None] * self.coordinates(parameters)[:, None, :]).flatten(1)
-        residual = phi @ self.residual_loads - weights @ self.residual_operators
-        return residual.norm(dim=1) / (weights.norm(dim=1) + phi.norm(dim=1))
-
     def _chunked(self, parameters: Tensor, *, bounded: bool) -> tuple[Tensor, Tensor]:
         if len(parameters) <= CACHE or parameters.device.type != "cpu":
             return self._solve(parameters, bounded)
@@ -146,22 +138,25 @@ class ReducedModel(Model):
     def _bound(self, parameters: Tensor, theta: Tensor, solution: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm
         if self._constant_loads:
-            load, load_norm, slack = self._load, self._load_norm, self._load_slacks
+            load, load_norm, weights, slack = self._load, self._load_norm, self._load_weights, self._load_slack
         else:
             phi = self._phi(parameters)
             load = phi @ self.residual_loads
-            load_norm, slack = norm(load, dim=1), phi.abs() @ self._load_slack
-        weights = (theta[:, :, None] * solution[:, None, :]).flatten(1)
-        residual = norm(torch.addmm(load, weights, self.residual_operators, alpha=-1), dim=1)
+            load_norm, weights, slack = norm(load, dim=1), norm(phi, dim=1), phi.abs() @ self.load_slack
+        outer = (theta[:, :, None] * (solution / self.scale)[:, None, :]).flatten(1)
+        residual = norm(torch.addmm(load, outer, self.residual_operators, alpha=-1), dim=1)
+        slack = torch.addmv(slack, outer.abs(), self.operator_slack)
+        # The slack was made for float64; in a lower precision it grows with its round-off.
         eps = torch.finfo(residual.dtype).eps
-        slack = torch.addmv(slack, weights.abs(), self._operator_slack)
-        # The slacks were made for float64; in a lower precision they grow with its round-off.
-        residual = torch.add(residual, slack, alpha=eps / EPS64)
+        residual = torch.add(
+            torch.hypot(residual, self.tail * (norm(outer, dim=1) + weights)), slack, alpha=eps / EPS64
+        )
         least, most = torch.aminmax(
             (theta if self._all_coercive else theta[:, self._coercive]) / self._reference, dim=1
         )
-        absolute = torch.addmv(residual / least, solution.abs(), self.lift, alpha=eps)
-        size = norm(solution, dim=1) - absolute
+        size = norm(solution, dim=1)
+        absolute = torch.add(residual / least, self.lift * size, alpha=eps)
+        size = size - absolute
         if self._all_coercive:
             size = torch.maximum(size, load_norm / most)
         return absolute / size.clamp(min=0)

@@ -30,8 +30,7 @@ CARD = {
 }
 
 LAZY = 64  # candidates whose bounds are refreshed together
-LEAST = 256  # candidates whose residuals say how accurately residuals are needed
-SHARE = 1e-3  # residual coordinates are cut where that costs at most this share of the least such residual
+TYPICAL = 256  # candidates whose residuals say how accurately residuals are needed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +79,7 @@ class ReducedBasis(Method):
             supply.kept[key] = Greedy(target, self.candidates, generator)
         greedy: Greedy = supply.kept[key]
         rank = greedy.grow(self.rank, supply)
-        share = greedy.projection.model(rank).residual_share(greedy.candidates[greedy.others(rank)[:LEAST]])
-        accuracy = SHARE * float(share.min()) if len(share) else 0.0
-        return greedy.projection.model(rank, accuracy=accuracy)
+        return greedy.projection.model(rank, typical=greedy.candidates[greedy.others(rank)[:TYPICAL]])
 
 
 class Greedy:

@@ -9,6 +9,7 @@ import scipy.sparse
 from scipy.sparse.linalg import splu
 
 from nearly.core.errors import BadInput, FactorizationFailed
+from nearly.linalg.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -203,12 +204,13 @@ class Factor:
         rhs = np.asarray(rhs, dtype=np.float64)
         if rhs.ndim not in {1, 2} or rhs.shape[0] != self._size:
             raise BadInput("rhs", f"of shape ({self._size},) or ({self._size}, k)", rhs.shape)
-        if rhs.ndim == 1:
-            return self._solve(rhs)
-        solution = np.zeros_like(rhs, order="F")
-        for start in range(0, rhs.shape[1], _BLOCK):
-            solution[:, start : start + _BLOCK] = self._solve(rhs[:, start : start + _BLOCK])
-        return solution
+        with one_blas_thread():
+            if rhs.ndim == 1:
+                return self._solve(rhs)
+            solution = np.zeros_like(rhs, order="F")
+            for start in range(0, rhs.shape[1], _BLOCK):
+                solution[:, start : start + _BLOCK] = self._solve(rhs[:, start : start + _BLOCK])
+            return solution
 
     def _solve(self, rhs: np.ndarray) -> np.ndarray:
         kept = self._main.shape[0]
@@ -236,7 +238,8 @@ class Factor:
 def _splu(matrix: scipy.sparse.csc_matrix, ordering: str) -> Any:
     # Neither relax nor panel_size is passed: other than default values corrupted the heap (SciPy 1.17.1).
     try:
-        return splu(matrix, permc_spec=ordering, diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        with one_blas_thread():
+            return splu(matrix, permc_spec=ordering, diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     except RuntimeError as error:
         raise FactorizationFailed(f"SuperLU says: {error}.") from error
 

@@ -10,7 +10,6 @@ import scipy.sparse
 import torch
 
 from nearly.core.errors import MissingExtra
-from nearly.linalg.sparse import SparseFamily
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,12 +131,10 @@ class Crisscross:
 
 def affine_solver(system: AffineSystem) -> Solver:
     """Solve an affine system directly: parameters of shape (d,) in, a float64 solution of shape (unknowns,) out."""
-    family = SparseFamily(system.operators, system.free)
-
     def solve(parameters: Tensor) -> Tensor:
         row = parameters[None].to("cpu", torch.float64)
         load = system.load_coefficients(row)[0].numpy() @ system.loads
-        return torch.from_numpy(family.factor(system.operator_coefficients(row)[0].numpy())(load))
+        return torch.from_numpy(system.family.factor(system.operator_coefficients(row)[0].numpy())(load))
 
     return solve
 
