@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -42,13 +42,12 @@ class ReducedModel(Model):
 
     The bound is `Delta / max(||u_N|| - Delta, ||f||_* / gamma)` with `Delta = (||r||_* + slack) / alpha(mu) + eps lift ||u_N||`:
     residual over coercivity, made relative by the least that `||u||` can be. `||r||_*` counts in full, as orthogonal, what
-    truncating its coordinates left out: at most `tail` times the 2-norm of the weights. `slack`, a sum over the magnitudes of the
-    weights, is the rounding of the residual; the last term that of `sum_n u_n v_n`.
+    truncating its coordinates left out: at most `tail` times the 2-norm of the weights. The slack, that norm times the 2-norm of
+    `slack`, is the rounding of the residual; the last term that of `sum_n u_n v_n`.
 
     Buffers (Q operators, P loads, N basis functions, w residual coordinates): `basis` (N, unknowns), `operators` (Q, N, N),
-    `loads` (P, N), `residual_operators` (Q N, w), `residual_loads` (P, w), `operator_slack`
-    (Q N), `load_slack` (P), `tail` (), `lift` (); `scale` (N): what the coefficients are
-    divided by before they become weights, so that all weights are alike in size.
+    `loads` (P, N), `residual_operators` (Q N, w), `residual_loads` (P, w), `slack` (Q N + P), `tail` (), `lift` (); `scale` (N):
+    what the coefficients are divided by before they become weights, so that all weights are alike in size.
     """
 
     theorem = "dual norm of the residual over the min-theta coercivity bound; coercive affine system"
@@ -64,21 +63,25 @@ class ReducedModel(Model):
         theta = monomials(self.reference[None], self.operator_scale, self.operator_exponents)[0]
         coercive: list[int] = self.coercive
         self._all_coercive = coercive == list(range(len(theta)))
-        derived["_reference"] = theta if self._all_coercive else theta[coercive]
-        derived["_coercive"] = torch.tensor(coercive, device=theta.device)
         # The commonest terms are worth recognizing: online, evaluating the others costs as much as solving.
+        self._unit_reference = self._all_coercive and bool((theta == 1).all())
         self._linear = bool((self.operator_scale == 1).all()) and torch.equal(
             self.operator_exponents,
             torch.eye(len(theta), self.reference.numel(), dtype=theta.dtype, device=theta.device),
         )
         self._constant_loads = not bool(self.load_exponents.any())
+        derived["_reference"] = theta[coercive]
+        derived["_coercive"] = torch.tensor(coercive, device=theta.device)
         if self._constant_loads:
             derived["_right"] = self.load_scale[None] @ self.loads
-        if "residual_operators" in self._buffers and self._constant_loads:
-            derived["_load"] = self.load_scale[None] @ self.residual_loads
-            derived["_load_norm"] = derived["_load"].norm(dim=1)
-            derived["_load_weights"] = self.load_scale.norm()
-            derived["_load_slack"] = self.load_scale.abs()[None] @ self.load_slack
+        self._lift = float(self.lift)
+        if "residual_operators" in self._buffers:
+            self._tail = float(self.tail)
+            self._slack = float(self.slack.norm()) / EPS64
+            if self._constant_loads:
+                derived["_load"] = self.load_scale[None] @ self.residual_loads
+                derived["_load_norm"] = derived["_load"].norm(dim=1)
+                derived["_load_weights"] = self.load_scale.norm()
         for name, value in derived.items():
             self.register_buffer(name, value, persistent=False)
 
@@ -126,37 +129,35 @@ class ReducedModel(Model):
     def _phi(self, parameters: Tensor) -> Tensor:
         return monomials(parameters, self.load_scale, self.load_exponents)
 
+    # Solving takes tens of microseconds, of which attribute access and small operations would be half: hence the buffers' own
+    # dictionary, and numbers instead of tensors of one.
     def _solve(self, parameters: Tensor, bounded: bool) -> tuple[Tensor, Tensor]:
-        theta = self._theta(parameters)
+        theta, tensors = self._theta(parameters), cast("dict[str, Tensor]", self._buffers)
         if self._constant_loads:
-            right = self._right.expand(len(parameters), -1)
+            right = tensors["_right"].expand(len(parameters), -1)
         else:
             right = self._phi(parameters) @ self.loads
-        solution = solve_reduced(theta @ self._flat, right, symmetric=self.symmetric)
+        solution = solve_reduced(theta @ tensors["_flat"], right, symmetric=self.symmetric)
         return solution, self._bound(parameters, theta, solution) if bounded else solution[:, 0]
 
     def _bound(self, parameters: Tensor, theta: Tensor, solution: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm
+        norm, tensors = torch.linalg.vector_norm, cast("dict[str, Tensor]", self._buffers)
         if self._constant_loads:
-            load, load_norm, weights, slack = self._load, self._load_norm, self._load_weights, self._load_slack
+            load, load_norm, weights = tensors["_load"], tensors["_load_norm"], tensors["_load_weights"]
         else:
             phi = self._phi(parameters)
             load = phi @ self.residual_loads
-            load_norm, weights, slack = norm(load, dim=1), norm(phi, dim=1), phi.abs() @ self.load_slack
-        outer = (theta[:, :, None] * (solution / self.scale)[:, None, :]).flatten(1)
-        residual = norm(torch.addmm(load, outer, self.residual_operators, alpha=-1), dim=1)
-        slack = torch.addmv(slack, outer.abs(), self.operator_slack)
-        # The slack was made for float64; in a lower precision it grows with its round-off.
+            load_norm, weights = norm(load, dim=1), norm(phi, dim=1)
+        outer = (theta.unsqueeze(2) * (solution / tensors["scale"]).unsqueeze(1)).flatten(1)
+        residual = norm(torch.addmm(load, outer, tensors["residual_operators"], alpha=-1), dim=1)
+        weights = norm(outer, dim=1) + weights  # at least the 2-norm of all weights
+        # The rounding terms are in units of round-off, so that they hold in a lower precision too.
         eps = torch.finfo(residual.dtype).eps
-        residual = torch.add(
-            torch.hypot(residual, self.tail * (norm(outer, dim=1) + weights)), slack, alpha=eps / EPS64
-        )
-        least, most = torch.aminmax(
-            (theta if self._all_coercive else theta[:, self._coercive]) / self._reference, dim=1
-        )
+        residual = torch.add(torch.hypot(residual, self._tail * weights), weights, alpha=eps * self._slack)
+        ratios = theta if self._unit_reference else theta[:, tensors["_coercive"]] / tensors["_reference"]
+        least, most = torch.aminmax(ratios, dim=1)
         size = norm(solution, dim=1)
-        absolute = torch.add(residual / least, self.lift * size, alpha=eps)
-        size = size - absolute
+        absolute = torch.add(residual / least, size, alpha=eps * self._lift)
         if self._all_coercive:
-            size = torch.maximum(size, load_norm / most)
-        return absolute / size.clamp(min=0)
+            return absolute / torch.maximum(size - absolute, load_norm / most)
+        return absolute / (size - absolute).clamp(min=0)

@@ -90,6 +90,7 @@ class ResidualCoordinates:
         # functionals' 2-norms and those of what the coordinates miss.
         self._coordinates: list[np.ndarray] = []
         self._norms: list[np.ndarray] = []
+        self._remainders: list[np.ndarray] = []
 
     def extend(self, images: list[np.ndarray], remainders: Float[np.ndarray, " k"]) -> None:
         """Take in the functionals of new basis vectors.
@@ -126,6 +127,7 @@ class ResidualCoordinates:
             self._load_coordinates, self._load_norms = coordinates[split:], norms[:, split:]
         self._coordinates.append(coordinates[:split].reshape(len(images), new_vectors, width))
         self._norms.append(norms[:, :split].reshape(2, len(images), new_vectors))
+        self._remainders.append(remainders)
 
     def _enlarge(self, directions: Float[np.ndarray, "k n"]) -> None:
         """The Cholesky factor of `U X^-1 U^T` with new rows of U."""
@@ -157,8 +159,8 @@ class ResidualCoordinates:
 
         Returns:
             `residual_operators`: a row per operator and vector, operator by operator; `residual_loads`: a row per load;
-            `operator_slack`, `load_slack`: the dual norms of what round-off and negligible parts make of each functional; `scale`:
-            ones; `tail`: 0.
+            `slack`: the dual norms of what round-off and negligible parts make of each functional; `scale`: of the vectors, which
+            the rows are multiplied by; `tail`: 0.
         """
         parts = self._coordinates
         used = int(np.searchsorted(np.cumsum([part.shape[1] for part in parts]), rank)) + 1
@@ -176,13 +178,15 @@ class ResidualCoordinates:
         )
         # Every entry of the residual is a sum of so many products.
         rounding = norms.shape[1] ** 0.5 * np.finfo(np.float64).eps
-        slack = torch.from_numpy(self._softness * (rounding * norms[0] + norms[1]))
+        slack = self._softness * (rounding * norms[0] + norms[1])
+        # A coefficient is about as small as what was new in its snapshot.
+        scale = np.concatenate(self._remainders)[:rank]
+        slack[:count] *= np.tile(scale, len(rows))
         return {
-            "residual_operators": torch.from_numpy(rows[:, :rank].reshape(count, width)),
+            "residual_operators": torch.from_numpy((rows[:, :rank] * scale[:, None]).reshape(count, width)),
             "residual_loads": torch.from_numpy(loads),
-            "operator_slack": slack[:count],
-            "load_slack": slack[count:],
-            "scale": torch.ones(rank, dtype=torch.float64),
+            "slack": torch.from_numpy(slack),
+            "scale": torch.from_numpy(scale),
             "tail": torch.zeros((), dtype=torch.float64),
         }
 
@@ -210,17 +214,16 @@ def compress(
     scale = solutions.square().mean(dim=0).sqrt()
     scale = scale.clamp(min=float(scale.max()) * np.finfo(np.float64).eps)
     weights = torch.cat([-(theta[:, :, None] * (solutions / scale)[:, None, :]).flatten(1), phi], dim=1)
-    stretch = scale.repeat(theta.shape[1])
+    stretch = (scale / tensors["scale"]).repeat(theta.shape[1])
     rows = torch.cat([tensors["residual_operators"] * stretch[:, None], tensors["residual_loads"]])
     accuracy = SHARE * float(((weights @ rows).norm(dim=1) / weights.norm(dim=1)).min())
     left, values, _ = torch.linalg.svd(rows, full_matrices=False)
     kept = max(1, int((values > accuracy).sum()))
     cut = left[:, :kept] * values[:kept]
     return {
-        **tensors,
         "residual_operators": cut[: len(stretch)].contiguous(),
         "residual_loads": cut[len(stretch) :].contiguous(),
-        "operator_slack": tensors["operator_slack"] * stretch,
+        "slack": torch.cat([tensors["slack"][: len(stretch)] * stretch, tensors["slack"][len(stretch) :]]),
         "scale": scale,
         "tail": values[kept].clone() if kept < len(values) else tensors["tail"],
     }
