@@ -101,8 +101,9 @@ def certifying_count(target: Target, samples: int | None, asked: Asked) -> int:
 def predict(surrogate: Surrogate, inputs: Tensor) -> Tensor:
     """Predictions without the domain check, in chunks, without gradients."""
     with torch.no_grad():
-        cast = inputs.to(surrogate.model.dtype)
-        parts = [surrogate.model(cast[i : i + CHUNK]).to(inputs.dtype) for i in range(0, len(cast), CHUNK)]
+        cast = surrogate.model.cast(inputs)
+        dtype = inputs.dtype if inputs.is_floating_point() else surrogate.model.dtype
+        parts = [surrogate.model(cast[i : i + CHUNK]).to(dtype) for i in range(0, len(cast), CHUNK)]
     return torch.cat(parts)
 
 
@@ -121,7 +122,7 @@ def measure(surrogate: Surrogate, target: Target, pairs: Pairs) -> tuple[Tensor,
     if surrogate.model.theorem is None:
         return errors, None
     with torch.no_grad():
-        return errors, surrogate.model.bound(pairs.inputs.to(surrogate.model.dtype)).to(errors)
+        return errors, surrogate.model.bound(surrogate.model.cast(pairs.inputs)).to(errors)
 
 
 def state(
@@ -167,7 +168,7 @@ def _check_source(surrogate: Surrogate, target: Target, inputs: Tensor) -> None:
     elif isinstance(domain, Cloud) or target.domain is None:
         from scipy.special import bdtrc
 
-        outside = int((~domain.contains(inputs)).sum())
+        outside = int((~surrogate.contains(inputs)).sum())
         allowed = domain.false_alarm if isinstance(domain, Cloud) else 1e-9
         # The threshold came from finitely many rows; twice its rate leaves room for their luck.
         if outside and float(bdtrc(outside - 1, len(inputs), min(0.5, 2 * allowed))) < ALARM:

@@ -103,7 +103,7 @@ def measure_cost(surrogate: Surrogate, target: Target, inputs: Tensor, *, evalua
         return (time.perf_counter() - start) / len(x)
 
     alone, model = inputs[:1], surrogate.model
-    cast = inputs.to(model.dtype)
+    cast = model.cast(inputs)
     once = timed(target, alone) if answers else 0.0
     few = inputs[: max(1, min(len(inputs), int(0.1 / max(once, 1e-9))))]
     timed(model, cast[:1])

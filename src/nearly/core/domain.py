@@ -22,6 +22,7 @@ class Domain(nn.Module, ABC):
     """A set of inputs. Its tensors are buffers, so that it moves with the surrogate that it belongs to."""
 
     kind: str
+    of_outputs: bool = False  # whether `contains` looks at the surrogate's outputs instead of its inputs
 
     @abstractmethod
     def contains(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, " n"]:
@@ -176,6 +177,9 @@ class Cloud(Domain):
     orthogonal to all data is seen too. The threshold is an order statistic of the distances of rows that are not among the
     references: a fresh row of the same source is refused with probability at most `false_alarm`, exactly, for any distribution
     (split conformal prediction; Vovk, Gammerman, Shafer 2005, proposition 2.4).
+
+    Inputs without a geometry of their own, as token ids, are told by the surrogate's outputs: `of_outputs`. A surrogate that was
+    fitted on those very rows knows them better than fresh ones, so that the rate is then approximate.
     """
 
     kind = "cloud"
@@ -186,15 +190,24 @@ class Cloud(Domain):
     references: Tensor
     threshold: Tensor
 
-    def __init__(self, *, false_alarm: float, shape: Sequence[int] | None = None, **buffers: Tensor) -> None:
+    def __init__(
+        self, *, false_alarm: float, shape: Sequence[int] | None = None, of_outputs: bool = False, **buffers: Tensor
+    ) -> None:
         super().__init__()
+        self.of_outputs = of_outputs
         self.false_alarm, self.shape = float(false_alarm), list(buffers["mean"].shape if shape is None else shape)
         for name in ("mean", "axes", "scales", "residual_scale", "references", "threshold"):
             self.register_buffer(name, buffers[name])
 
     @classmethod
     def fit(
-        cls, inputs: Float[Tensor, "n ..."], *, false_alarm: float = 0.01, most_axes: int = 16, most: int = 512
+        cls,
+        inputs: Float[Tensor, "n ..."],
+        *,
+        false_alarm: float = 0.01,
+        most_axes: int = 16,
+        most: int = 512,
+        of_outputs: bool = False,
     ) -> Cloud:
         """Set up from rows: three quarters are references (at most `most`), the others calibrate the threshold.
 
@@ -204,6 +217,7 @@ class Cloud(Domain):
                 calibrating rows for it, 1 / (rows + 1).
             most_axes: the most principal axes.
             most: the most reference rows.
+            of_outputs: whether the rows are a surrogate's outputs.
 
         Returns:
             The domain.
@@ -228,6 +242,7 @@ class Cloud(Domain):
         cloud = cls(
             false_alarm=false_alarm,
             shape=inputs.shape[1:],
+            of_outputs=of_outputs,
             mean=mean,
             axes=axes,
             scales=scales,
@@ -265,15 +280,17 @@ class Cloud(Domain):
 
     def describe(self) -> str:
         """One line in words."""
+        if self.of_outputs:
+            return f"inputs answered like the fitted rows (nearest-row distance; false alarms about {self.false_alarm:.2%})"
         return f"inputs like the fitted rows (nearest-row distance; false alarms at most {self.false_alarm:.2%})"
 
     def settings(self) -> dict[str, Any]:
-        """The stated false-alarm rate, and the shape of one input."""
-        return {"false_alarm": self.false_alarm, "shape": self.shape}
+        """The stated false-alarm rate, the shape of one row, and whether rows are outputs."""
+        return {"false_alarm": self.false_alarm, "shape": self.shape, "of_outputs": self.of_outputs}
 
-    def example(self) -> Tensor:
-        """The mean of the references."""
-        return self.mean.reshape(1, *self.shape)
+    def example(self) -> Tensor | None:
+        """The mean of the references; None where those are outputs."""
+        return None if self.of_outputs else self.mean.reshape(1, *self.shape)
 
 
 def restore_domain(kind: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Domain:

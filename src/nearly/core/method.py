@@ -107,9 +107,10 @@ class Method(ABC):
         return self._fitted(target, supply, seed)
 
     def _fitted(self, target: Target, supply: Supply, seed: int) -> Surrogate:
+        model = self._fit(target, supply, stream(seed, METHOD))
         return Surrogate(
-            self._fit(target, supply, stream(seed, METHOD)),
-            supply.domain(),
+            model,
+            supply.domain(model),
             method=self.id(),
             hyperparameters=asdict(self),
             noun=target.noun,

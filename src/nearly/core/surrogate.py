@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
     from nearly.core.certificate import Certificate
     from nearly.core.target import Target
@@ -37,6 +37,7 @@ class Model(nn.Module, ABC):
     keeps_precision: ClassVar[bool] = (
         False  # whether its sums cancel too much for a lower precision than it was fitted in
     )
+    takes_integers: bool = False  # whether its inputs are whole numbers, as token ids are
 
     if TYPE_CHECKING:
 
@@ -76,6 +77,10 @@ class Model(nn.Module, ABC):
     def bound(self, inputs: Tensor) -> Tensor:
         """The theorem's bound on the error per input, shape (n,), in the target's unit."""
         raise NotImplementedError
+
+    def cast(self, inputs: Tensor) -> Tensor:
+        """Inputs in the dtype that the model takes: the one computed in, or whole numbers as they are where it `takes_integers`."""
+        return inputs if self.takes_integers else inputs.to(self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -130,8 +135,8 @@ class Surrogate(nn.Module):
         Raises:
             OutOfDomain: for an input outside the certified domain (unless `outside` is "warn").
         """
-        inputs, dtype = self._admit(inputs, 5)  # two frames of nn.Module's call between
-        return self.model(inputs).to(dtype)
+        inputs, dtype, outputs = self._admit(inputs, 5)  # two frames of nn.Module's call between
+        return (self.model(inputs) if outputs is None else outputs).to(dtype)
 
     def bound(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """A proven bound on the error of each prediction, in `unit`, computed without the target.
@@ -142,11 +147,13 @@ class Surrogate(nn.Module):
         """
         if self.model.theorem is None:
             raise BadInput("surrogate", "of a method with a Bound certificate", self.method)
-        inputs, dtype = self._admit(inputs, 3)
+        inputs, dtype, _ = self._admit(inputs, 3)
         return self.model.bound(inputs).to(dtype)
 
-    def _admit(self, inputs: Tensor, caller: int) -> tuple[Tensor, torch.dtype]:
-        """Inputs in the model's dtype, and the dtype that is answered in: theirs, or the model's for whole numbers.
+    def _admit(self, inputs: Tensor, caller: int) -> tuple[Tensor, torch.dtype, Tensor | None]:
+        """Inputs in the model's dtype, the dtype that is answered in (theirs, or the model's for whole numbers), and outputs.
+
+        The outputs are None unless the domain had to look at them.
 
         Raises:
             BadInput: for inputs that are not finite.
@@ -154,9 +161,12 @@ class Surrogate(nn.Module):
         """
         if not isinstance(inputs, Tensor) or inputs.is_complex() or inputs.ndim < 1:
             raise BadInput("inputs", "a real tensor with one row per input", describe(inputs))
+        if self.model.takes_integers and inputs.is_floating_point():
+            raise BadInput("inputs", "whole numbers, as those that were fitted", describe(inputs))
         dtype = inputs.dtype if inputs.is_floating_point() else self.model.dtype
-        inputs = inputs.to(dtype)
-        inside = self.domain.contains(inputs)
+        inputs = inputs if self.model.takes_integers else inputs.to(dtype)
+        outputs = self._outputs(inputs) if self.domain.of_outputs else None
+        inside = self.domain.contains(inputs if outputs is None else outputs.detach())
         if not inside.all():
             if not bool(torch.isfinite(inputs).all()):
                 raise BadInput("inputs", "finite", "NaN or infinite entries")
@@ -168,7 +178,24 @@ class Surrogate(nn.Module):
                 )
             self.certificate = None
             warnings.warn(f"{message}. The certificate is withdrawn.", OutsideDomainWarning, stacklevel=caller)
-        return inputs.to(self.model.dtype), dtype
+        return self.model.cast(inputs), dtype, outputs
+
+    def _outputs(self, inputs: Tensor) -> Tensor:
+        try:
+            return self.model(self.model.cast(inputs))
+        except IndexError as error:  # an embedding's
+            raise BadInput("inputs", "whole numbers in the range that the network takes", describe(inputs)) from error
+
+    def contains(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, " n"]:
+        """Which inputs lie in the domain; a domain of outputs looks at what the model answers.
+
+        Raises:
+            BadInput: for inputs of another shape, or out of the range that the network takes.
+        """
+        if not self.domain.of_outputs:
+            return self.domain.contains(inputs)
+        with torch.no_grad():
+            return self.domain.contains(self._outputs(inputs))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Withdraw the certificate where `.to()` and its like round the tensors: that may cost more than it allows."""

@@ -65,7 +65,9 @@ class KernelModel(Model):
 
     @classmethod
     def from_pairs(cls, inputs: Tensor, outputs: Tensor, product: Tensor | None) -> KernelModel:
-        """Fit to pairs; `product` is the inner product that orders the components."""
+        """Fit to pairs, in double precision; `product` is the inner product that orders the components."""
+        inputs, outputs = inputs.double(), outputs.double()
+        product = None if product is None else product.double()
         features = fit_features(inputs)
         references = apply_features(inputs, **features)
         mean, components, coordinates = components_of(outputs, product)

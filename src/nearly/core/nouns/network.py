@@ -14,25 +14,35 @@ from nearly.core.validate import as_floating, describe, generator_from, require_
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-Metric = Literal["relative", "kl", "top1"]
+Metric = Literal["relative", "cosine", "kl", "top1"]
+UNITS = {
+    "relative": "relative 2-norm",
+    "cosine": "1 - cosine",
+    "kl": "KL divergence, nats",
+    "top1": "top-1 disagreement",
+}
+CHUNK = 256  # rows answered at once: a batch of thousands of rows would hold gigabytes of activations
 
 
 class Network(Target):
     """A trained module. Errors compare its outputs z with a prediction y, row by row.
 
-    `metric`: "relative" is `||z - y|| / ||z||` in the 2-norm; "kl" is `KL(softmax(z) || softmax(y))` in nats over the last
-    dimension; "top1" is 1 where the largest entries differ, else 0.
+    `metric`: "relative" is `||z - y|| / ||z||` in the 2-norm; "cosine" is `1 - z^T y / (||z|| ||y||)`; "kl" is
+    `KL(softmax(z) || softmax(y))` in nats over the last dimension; "top1" is 1 where the largest entries differ, else 0.
 
     Args:
         module: in evaluation mode from here on for the calls made here; its training flag is put back.
-        data: rows that the module takes, shape (n, ...); each is handed out once.
+        data: rows that the module takes, shape (n, ...); each is handed out once. Whole numbers stay what they are (int64) for a
+            module with an `nn.Embedding` or `nn.EmbeddingBag`, as token ids; all else takes the dtype of the module's weights.
         metric: as above.
         certify: rows kept to certify; by default three eighths of the data, at least what 95% with confidence 99% needs.
+        certifying: separate rows that certify, then no row of `data` is kept; the certificate speaks of further rows drawn as
+            these are, which may be from elsewhere than `data`.
         seed: of the split.
         name: for reports.
 
     Raises:
-        BadInput: for a module that is none or data that is not finite.
+        BadInput: for a module that is none, data that is not finite, or `certifying` rows of another shape.
         TooFewSamples: for fewer rows than one certificate needs.
 
     Example:
@@ -50,6 +60,7 @@ class Network(Target):
         *,
         metric: Metric = "relative",
         certify: int | None = None,
+        certifying: Any = None,
         seed: int = 0,
         name: str = "network",
     ) -> None:
@@ -57,19 +68,35 @@ class Network(Target):
             raise BadInput("module", "a torch.nn.Module", describe(module))
         if metric not in get_args(Metric):
             raise BadInput("metric", f"one of {', '.join(get_args(Metric))}", metric)
-        rows = as_floating("data", data, least_dimensions=2)
-        weight = next((p for p in module.parameters() if p.is_floating_point()), None)
-        rows = rows if weight is None else rows.to(weight)  # else the module would refuse its own data
-        kept = max(90, 3 * len(rows) // 8) if certify is None else require_int("certify", certify, least=1)
-        if len(rows) < kept + 8:
-            raise TooFewSamples("data", kept + 8, len(rows), f"{kept} rows to certify and 8 to fit")
+        rows = _rows_for(module, "data", data)
+        if certifying is None:
+            kept = max(90, 3 * len(rows) // 8) if certify is None else require_int("certify", certify, least=1)
+            if len(rows) < kept + 8:
+                raise TooFewSamples("data", kept + 8, len(rows), f"{kept} rows to certify and 8 to fit")
+            order = torch.randperm(len(rows), generator=generator_from(seed))
+            fitting, kept_rows = order[kept:], order[:kept]
+        else:
+            if certify is not None:
+                raise BadInput("certify", "left out when separate certifying rows are given", certify)
+            further = _rows_for(module, "certifying", certifying)
+            if further.shape[1:] != rows.shape[1:] or further.dtype != rows.dtype:
+                raise BadInput("certifying", f"rows of shape {tuple(rows.shape[1:])}, as data's", describe(further))
+            fitting = torch.arange(len(rows))
+            kept_rows = len(rows) + torch.randperm(len(further), generator=generator_from(seed))
+            rows = torch.cat([rows, further])
         self.module, self.metric, self.name, self.domain = module, metric, name, None
-        self.unit = {"relative": "relative 2-norm", "kl": "KL divergence, nats", "top1": "top-1 disagreement"}[metric]
-        with torch.no_grad():
-            outputs = self._answer(rows[:1])
-        order = torch.randperm(len(rows), generator=generator_from(seed))
+        self.unit = UNITS[metric]
+        outputs = self._answer(rows[:1])
         # The outputs are computed when rows are handed out; only their shape is needed here.
-        self.rows = Rows(Pairs(rows, outputs.expand(len(rows), *outputs.shape[1:])), order[kept:], order[:kept])
+        self.rows = Rows(Pairs(rows, outputs.expand(len(rows), *outputs.shape[1:])), fitting, kept_rows)
+        self._separate = certifying is not None
+
+    @property
+    def source(self) -> str:
+        """The distribution of inputs, in words: that of the certifying rows, where those are separate."""
+        assert self.rows is not None
+        separate = f"the source of the {len(self.rows.certifying)} certifying rows of {self.name}"
+        return separate if self._separate else super().source
 
     @property
     def bytes(self) -> int | None:
@@ -82,7 +109,7 @@ class Network(Target):
         self.module.eval()
         try:
             with torch.no_grad():
-                return self.module(inputs)
+                return torch.cat([self.module(part) for part in inputs.split(CHUNK)])
         finally:
             self.module.train(training)
 
@@ -104,11 +131,51 @@ class Network(Target):
 
     def error(self, outputs: Float[Tensor, "n ..."], predictions: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """Error per row, as `metric` says."""
-        if self.metric == "relative":
+        if self.metric in ("relative", "cosine"):
             flat, other = outputs.reshape(len(outputs), -1), predictions.reshape(len(outputs), -1)
+            if self.metric == "cosine":
+                # Half the squared distance of the unit vectors, which keeps the digits that the difference cancels.
+                flat, other = (rows / rows.norm(dim=1, keepdim=True) for rows in (flat, other))
+                return (flat - other).square().sum(dim=1) / 2
             return relative_norm((flat - other).norm(dim=1), flat.norm(dim=1))
         if self.metric == "kl":
             p, q = outputs.log_softmax(dim=-1), predictions.log_softmax(dim=-1)
             return (p.exp() * (p - q)).sum(dim=-1).reshape(len(outputs), -1).mean(dim=1).clamp(min=0)
         differ = outputs.argmax(dim=-1) != predictions.argmax(dim=-1)
         return differ.to(outputs.dtype).reshape(len(outputs), -1).mean(dim=1)
+
+    def score(self, outputs: Float[Tensor, "n ..."], generator: torch.Generator) -> Float[Tensor, " n"]:
+        """A random number per row whose gradient at the outputs z has the error's curvature as its second moment.
+
+        "relative": `v^T z / ||z_0||` and "cosine": `v^T z / ||z||`, v standard normal and z_0 the value of z (not differentiated),
+        as `||z - y||^2 / ||z||^2` and `2 - 2 cos` grow; "kl" and "top1": `log softmax(z)[k]` with k drawn from softmax(z), so that
+        the second moment is the Fisher information of the labels, the curvature of the KL divergence.
+
+        Args:
+            outputs: of the module, differentiable.
+            generator: on the CPU.
+        """
+        if self.metric in ("relative", "cosine"):
+            flat = outputs.reshape(len(outputs), -1)
+            size = flat.norm(dim=1) if self.metric == "cosine" else flat.detach().norm(dim=1)
+            draws = torch.randn(flat.shape, generator=generator, dtype=flat.dtype).to(flat.device)
+            return (draws * flat).sum(dim=1) / size.clamp(min=torch.finfo(flat.dtype).tiny)
+        log_probabilities = outputs.log_softmax(dim=-1).reshape(-1, outputs.shape[-1])
+        labels = torch.multinomial(log_probabilities.detach().exp().cpu(), 1, generator=generator).to(outputs.device)
+        return log_probabilities.gather(1, labels).reshape(len(outputs), -1).sum(dim=1)
+
+
+def _rows_for(module: nn.Module, name: str, data: Any) -> Tensor:
+    """Rows in the dtype that the module takes.
+
+    Raises:
+        BadInput: for rows that are not numeric, finite and at least two-dimensional.
+    """
+    rows = as_floating(name, data, least_dimensions=2)
+    whole = not torch.as_tensor(data).is_floating_point()
+    weight = next((p for p in module.parameters() if p.is_floating_point()), None)
+    if weight is None:
+        return rows
+    if whole and any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules()):
+        return torch.as_tensor(data).to(weight.device, torch.int64)
+    return rows.to(weight)  # else the module would refuse its own data
