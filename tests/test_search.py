@@ -366,7 +366,7 @@ def test_not_reached_on_data_says_that_more_rows_help() -> None:
 def test_an_honest_baseline_is_handed_over_when_it_suffices() -> None:
     target = nearly.Function(lambda x: 3 + 1e-3 * x.sum(dim=1), nearly.Box([0.0, 0.0], [1.0, 1.0]), metric="relative")
     assert nearly.fit(target, 0.01).method == "fields.Mean"
-    assert nearly.fit(target, 1e-6).method == "functions.PolynomialLeastSquares"
+    assert nearly.fit(target, 1e-6).method == "functions.SparsePolynomial"
 
 
 # --- Ctrl-C

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ MARGIN = 0.85  # share of the tolerance that the smaller budget must meet: one j
 LEAST_RUNGS = 3  # budgets tried before a method's rate is believed
 HOPELESS = "its rate cannot reach the tolerance"
 MEETS = "meets the tolerance"
+CLOSE = 1.5  # levels within this factor of each other are alike
+RIVAL = 2.0  # methods given up climb on when their level is within this factor of the least one
 OPTIMISM = 2.0  # a method is given up when even twice its measured rate misses the tolerance
 
 
@@ -36,6 +38,7 @@ class Rung:
     level: float
     operations: int
     seconds: float
+    typical: float = 0.0  # root mean square of the errors that the level is the place of
 
 
 @dataclass
@@ -107,6 +110,10 @@ class Contest:
     def fit_once(self, contender: Contender) -> None:
         """Fit without judging, where there is nothing to choose."""
         start, budget = time.perf_counter(), contender.ahead.pop(0)
+        growth = contender.method.card.get("budget")
+        if budget is not None and growth is not None and growth["parameter"] == "samples":
+            # Methods that choose their own points may have spent some since the budgets were planned.
+            budget = min(budget, self.supply.available)
         method = contender.method if budget is None else contender.method.with_budget(budget)
         surrogate = method.fit(self.supply.target, seed=self.seed, supply=self.supply)
         contender.rungs.append(Rung(budget, 0.0, surrogate.model.operations, time.perf_counter() - start))
@@ -122,7 +129,8 @@ class Contest:
         except BaseException:
             contender.surrogate = before
             raise
-        contender.rungs.append(Rung(rung.budget, self._level(errors), rung.operations, rung.seconds))
+        typical = float(errors.square().mean().sqrt())
+        contender.rungs.append(Rung(rung.budget, self._level(errors), rung.operations, rung.seconds, typical))
 
     def _level(self, errors: Tensor) -> float:
         """The level that the certificate to come would state, were its errors distributed like these."""
@@ -167,18 +175,24 @@ class Contest:
         return HOPELESS if contender.hopeless(self.tolerance) else ""
 
     def _revive(self) -> None:
-        """Nobody met the tolerance: let the most accurate of those given up climb to its end, in case its rate was misjudged."""
+        """Nobody met the tolerance: let the most accurate of those given up climb to their end, in case a rate was misjudged.
+
+        Levels of so few inputs are uncertain, so all climb whose level is within a factor of the least.
+        """
         assert self.tolerance is not None
         given_up = [c for c in self.contenders if c.ahead and c.stopped == HOPELESS]
-        if not given_up:
-            return
-        leader = min(given_up, key=lambda c: c.level)
-        while leader.ahead and leader.level > self.tolerance:
-            if not self.climb(leader):
+        least = min((c.level for c in given_up), default=math.inf)
+        for leader in sorted(given_up, key=lambda c: c.level):
+            if leader.level > RIVAL * least:
+                break
+            while leader.ahead and leader.level > self.tolerance:
+                if not self.climb(leader):
+                    break
+            else:
+                leader.stopped = MEETS if leader.level <= self.tolerance else "largest budget"
+            if leader.stopped == MEETS:
+                self._shrink(leader)
                 return
-        leader.stopped = MEETS if leader.level <= self.tolerance else "largest budget"
-        if leader.stopped == MEETS:
-            self._shrink(leader)
 
     def _shrink(self, contender: Contender) -> None:
         """Bisect between the last two budgets for a cheaper surrogate that still meets the tolerance, with a margin.
@@ -216,8 +230,11 @@ class Contest:
             meeting = [c for c in fitted if c.level <= self.tolerance and len(c.rungs) not in c.refused]
             if meeting:
                 return min(meeting, key=lambda c: (c.rungs[-1].operations, c.name))
-        # A level that was certified says more than the one it was chosen by.
-        return min(fitted, key=lambda c: (c.refused.get(len(c.rungs), c.level), c.rungs[-1].operations, c.name))
+        # A level that was certified says more than the one it was chosen by. Levels are extremes of few errors: among those
+        # close to the least, the mean square tells better.
+        levels = {c.name: c.refused.get(len(c.rungs), c.level) for c in fitted}
+        close = [c for c in fitted if levels[c.name] <= CLOSE * min(levels.values())]
+        return min(close, key=lambda c: (c.rungs[-1].typical, c.rungs[-1].operations, c.name))
 
     def refit_on_all(self, contender: Contender) -> None:
         """With data, the choice made: fit the chosen method again with the validation rows too, where it took all there were."""
@@ -231,4 +248,4 @@ class Contest:
         contender.surrogate = contender.method.with_budget(budget).fit(
             self.supply.target, seed=self.seed, supply=self.supply
         )
-        contender.rungs[-1] = Rung(budget, last.level, contender.surrogate.model.operations, last.seconds)
+        contender.rungs[-1] = replace(last, budget=budget, operations=contender.surrogate.model.operations)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,21 +20,32 @@ def count_terms(dimension: int, degree: int) -> int:
     return math.comb(dimension + degree, degree)
 
 
-def total_degree(dimension: int, degree: int) -> Int[Tensor, "terms d"]:
-    """Exponents of all terms of total degree at most `degree`, lower total degrees first.
+def least_terms(dimension: int, degree: int, norm: float) -> int:
+    """A lower bound on how many terms `total_degree` has, the products of distinct variables, to refuse a set before it is made."""
+    return math.comb(dimension, int(degree**norm + 1e-9))
+
+
+def total_degree(dimension: int, degree: int, norm: float = 1.0) -> Int[Tensor, "terms d"]:
+    """Exponents of all terms with `(sum_j a_j^norm)^(1 / norm) <= degree`, lower total degrees first.
+
+    A norm below 1 makes a hyperbolic set: it leaves out products of many variables (Blatman, Sudret 2011,
+    doi:10.1016/j.jcp.2010.12.021, equation (17)).
 
     Example:
         >>> total_degree(2, 1).tolist()
         [[0, 0], [1, 0], [0, 1]]
+        >>> len(total_degree(2, 2)), len(total_degree(2, 2, norm=0.5))
+        (6, 5)
     """
-    rows = []
-    for total in range(degree + 1):
-        for chosen in combinations_with_replacement(range(dimension), total):
-            row = [0] * dimension
-            for j in chosen:
-                row[j] += 1
-            rows.append(row)
-    return torch.tensor(rows, dtype=torch.int64)
+    rows = torch.zeros(1, 0, dtype=torch.int64)
+    used = torch.zeros(1, dtype=torch.float64)
+    price = torch.arange(degree + 1, dtype=torch.float64) ** norm
+    for _ in range(dimension):
+        spent = used[:, None] + price
+        parent, exponent = (spent <= price[-1] * (1 + 1e-12)).nonzero(as_tuple=True)  # 1e-12: the powers are rounded
+        rows, used = torch.cat([rows[parent], exponent[:, None]], dim=1), spent[parent, exponent]
+    rows = rows.flip(0)
+    return rows[rows.sum(dim=1).argsort(stable=True)]
 
 
 def legendre(x: Float[Tensor, "n d"], exponents: Int[Tensor, "terms d"]) -> Float[Tensor, "n terms"]:

@@ -131,6 +131,7 @@ class Crisscross:
 
 def affine_solver(system: AffineSystem) -> Solver:
     """Solve an affine system directly: parameters of shape (d,) in, a float64 solution of shape (unknowns,) out."""
+
     def solve(parameters: Tensor) -> Tensor:
         row = parameters[None].to("cpu", torch.float64)
         load = system.load_coefficients(row)[0].numpy() @ system.loads

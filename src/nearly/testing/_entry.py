@@ -18,7 +18,7 @@ from nearly.core.certificate import KINDS
 from nearly.core.domain import Anywhere
 from nearly.core.errors import BadInput, OutOfDomain, OutsideDomainWarning
 from nearly.core.registry import read_card
-from nearly.testing._fitting import accepted, ask, at_reference, inside
+from nearly.testing._fitting import accepted, ask, at_reference, fitted, inside
 from nearly.testing._problems import reference_problems
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def check_bad_targets(method_class: type[Method], problems: Sequence[Problem]) -
 def check_bad_inputs(method_class: type[Method], problems: Sequence[Problem]) -> None:
     """NaN, wrong shapes and inputs out of the domain are refused by name when the surrogate is asked."""
     for problem, target in accepted(method_class, problems):
-        surrogate = at_reference(method_class, target).fit(target)
+        surrogate = fitted(method_class, problem)
         good = inside(surrogate, problem.fresh(target, 8, 0)).inputs[:4]
         for what, value in (("NaN", math.nan), ("infinite entries", math.inf)):
             spoiled = good.clone()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +50,17 @@ def ladder(method_class: type[Method], target: Target) -> list[Method]:
 def at_reference(method_class: type[Method], target: Target) -> Method:
     """The method at its reference budget: the second of its card, or the only one."""
     return ladder(method_class, target)[:2][-1]
+
+
+def fitted(method_class: type[Method], problem: Problem) -> Surrogate:
+    """A copy of the method's surrogate of a problem at its reference budget; several checks share the fit."""
+    return copy.deepcopy(_fitted(method_class, problem))
+
+
+@lru_cache(maxsize=16)
+def _fitted(method_class: type[Method], problem: Problem) -> Surrogate:
+    target = problem.build()
+    return at_reference(method_class, target).fit(target)
 
 
 def inside(surrogate: Surrogate, pairs: Pairs) -> Pairs:

@@ -15,7 +15,7 @@ from torch import nn
 import nearly
 from nearly.core.cost import measure_cost
 from nearly.core.errors import CertificateViolated, NearlyError
-from nearly.testing._fitting import accepted, ask, at_reference, inside, installed, same_bits
+from nearly.testing._fitting import accepted, ask, fitted, inside, installed, same_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ def check_dtypes(method_class: type[Method], problems: Sequence[Problem]) -> Non
         AssertionError: otherwise.
     """
     for problem, target in accepted(method_class, problems):
-        surrogate = at_reference(method_class, target).fit(target)
+        surrogate = fitted(method_class, problem)
         x = inside(surrogate, problem.fresh(target, 40, 0)).inputs
         answer = ask(surrogate, x)
         assert answer.dtype == x.dtype, f"{problem.name}: {x.dtype} inputs give {answer.dtype} outputs"
@@ -69,7 +69,7 @@ def check_artifact_round_trip(method_class: type[Method], problems: Sequence[Pro
     """
     with installed(method_class), tempfile.TemporaryDirectory() as folder:
         for problem, target in accepted(method_class, problems):
-            surrogate = at_reference(method_class, target).fit(target)
+            surrogate = fitted(method_class, problem)
             x = inside(surrogate, problem.fresh(target, 10, 0)).inputs
             with contextlib.suppress(CertificateViolated):  # no matter of files: `certificate_holds` tells
                 nearly.certify(surrogate, target)
@@ -108,7 +108,7 @@ def check_differentiable(method_class: type[Method], problems: Sequence[Problem]
     for problem, target in accepted(method_class, problems):
         if problem.dtype != torch.float64:  # differences of single-precision answers would tell nothing
             continue
-        surrogate = at_reference(method_class, target).fit(target)
+        surrogate = fitted(method_class, problem)
         generator = torch.Generator().manual_seed(6)
         x = inside(surrogate, problem.fresh(target, 400, 0)).inputs
         # Points near the middle: a step must not leave the domain.
@@ -139,7 +139,7 @@ def check_batches(method_class: type[Method], problems: Sequence[Problem]) -> No
         AssertionError: otherwise.
     """
     for problem, target in accepted(method_class, problems):
-        surrogate = at_reference(method_class, target).fit(target)
+        surrogate = fitted(method_class, problem)
         assert isinstance(surrogate, nn.Module), f"{problem.name}: the surrogate is no torch.nn.Module"
         x = inside(surrogate, problem.fresh(target, 12, 0)).inputs
         together = ask(surrogate, x)

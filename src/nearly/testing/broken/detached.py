@@ -62,5 +62,5 @@ class Detached(Method):
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> DetachedModel:
         pairs = supply.fitting(self.samples)
-        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=8)
+        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=20)
         return DetachedModel(exponents=exponents, coefficients=coefficients)

@@ -62,5 +62,5 @@ class ForgetsLateRows(Method):
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> ForgetsLateRowsModel:
         pairs = supply.fitting(self.samples)
-        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=8)
+        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=20)
         return ForgetsLateRowsModel(exponents=exponents, coefficients=coefficients)

@@ -62,5 +62,5 @@ class ForgetsSetting(Method):
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> ForgetsSettingModel:
         pairs = supply.fitting(self.samples)
-        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=8)
+        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=20)
         return ForgetsSettingModel(exponents=exponents, coefficients=coefficients / 2, scale=2.0)

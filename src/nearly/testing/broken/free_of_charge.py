@@ -61,5 +61,5 @@ class FreeOfCharge(Method):
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> FreeOfChargeModel:
         pairs = supply.fitting(self.samples)
-        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=8)
+        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=20)
         return FreeOfChargeModel(exponents=exponents, coefficients=coefficients)

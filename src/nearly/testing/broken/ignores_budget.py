@@ -40,4 +40,4 @@ class IgnoresBudget(Method):
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
         supply.fitting(self.samples)
-        return PolynomialLeastSquares(samples=8, degree=8)._fit(target, supply, generator)
+        return PolynomialLeastSquares(samples=8, degree=20)._fit(target, supply, generator)

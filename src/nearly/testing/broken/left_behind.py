@@ -63,5 +63,5 @@ class LeftBehind(Method):
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> LeftBehindModel:
         pairs = supply.fitting(self.samples)
-        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=8)
+        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=20)
         return LeftBehindModel(exponents=exponents, coefficients=coefficients)

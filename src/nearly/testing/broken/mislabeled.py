@@ -39,4 +39,4 @@ class Mislabeled(Method):
     samples: int = 32
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
-        return PolynomialLeastSquares(samples=self.samples, degree=8)._fit(target, supply, generator)
+        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)

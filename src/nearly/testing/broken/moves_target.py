@@ -41,4 +41,4 @@ class MovesTarget(Method):
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
         if target.domain is not None:
             target.domain.get_buffer("lower").sub_(1e-9)
-        return PolynomialLeastSquares(samples=self.samples, degree=8)._fit(target, supply, generator)
+        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)

@@ -40,4 +40,4 @@ class ReseedsGlobally(Method):
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
         torch.manual_seed(0)
-        return PolynomialLeastSquares(samples=self.samples, degree=8)._fit(target, supply, generator)
+        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)

@@ -63,5 +63,5 @@ class ShiftsInputs(Method):
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> ShiftsInputsModel:
         pairs = supply.fitting(self.samples)
-        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=8)
+        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=20)
         return ShiftsInputsModel(exponents=exponents, coefficients=coefficients)

@@ -45,4 +45,4 @@ class TakesAnyTarget(Method):
         return None
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
-        return PolynomialLeastSquares(samples=self.samples, degree=8)._fit(target, supply, generator)
+        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)

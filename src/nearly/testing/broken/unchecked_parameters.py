@@ -42,4 +42,4 @@ class UncheckedParameters(Method):
         """Checks nothing."""
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
-        return PolynomialLeastSquares(samples=self.samples, degree=8)._fit(target, supply, generator)
+        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)

@@ -41,4 +41,4 @@ class Uncounted(Method):
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
         if target.domain is not None:
             target(target.sample(5, generator))
-        return PolynomialLeastSquares(samples=self.samples, degree=8)._fit(target, supply, generator)
+        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)

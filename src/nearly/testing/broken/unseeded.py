@@ -39,7 +39,7 @@ class Unseeded(Method):
     samples: int = 32
 
     def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
-        model = PolynomialLeastSquares(samples=self.samples, degree=8)._fit(target, supply, generator)
+        model = PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)
         stray = torch.Generator()
         stray.seed()
         coefficients = model.get_buffer("coefficients")
