@@ -3,6 +3,7 @@
 from nearly.fields.coarse_solve import CoarseSolve
 from nearly.fields.corrected_coarse_solve import CorrectedCoarseSolve
 from nearly.fields.empirical_reduced_basis import EmpiricalReducedBasis
+from nearly.fields.fourier_neural_operator import FourierNeuralOperator
 from nearly.fields.interpolated_residual import InterpolatedResidual
 from nearly.fields.kernel_regression import KernelRegression
 from nearly.fields.mean import Mean
@@ -14,6 +15,7 @@ __all__ = [
     "CoarseSolve",
     "CorrectedCoarseSolve",
     "EmpiricalReducedBasis",
+    "FourierNeuralOperator",
     "InterpolatedResidual",
     "KernelRegression",
     "Mean",

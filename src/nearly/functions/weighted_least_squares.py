@@ -52,7 +52,7 @@ class WeightedLeastSquares(Method):
     each other need fewer repetitions for it, about two instead of log(m).
 
     Source: Nouy, Michel 2023, Weighted least-squares approximation with determinantal point processes and generalized volume
-    sampling, arXiv 2312.14057, sections 3 to 5. Departure: draws are not conditioned on a well-conditioned design.
+    sampling, arXiv 2312.14057. Departure: draws are not conditioned on a well-conditioned design.
 
     Args:
         degree: of the space.

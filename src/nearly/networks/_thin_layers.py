@@ -16,11 +16,12 @@ from nearly.core.validate import describe
 from nearly.networks._ranks import choose_ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jaxtyping import Float
 
     from nearly.core.nouns import Network
+    from nearly.core.supply import Supply
     from nearly.core.target import Target
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d
@@ -191,6 +192,27 @@ def compress(target: Network, factors: dict[str, Factors], percent: int) -> Thin
     assert target.rows is not None
     whole = not target.rows.pairs.inputs.is_floating_point()
     return ThinNetwork(ranks=ranks, takes_integers=whole, module=module)
+
+
+def compress_by_data(
+    method: Any,
+    target: Network,
+    supply: Supply,
+    factors: Callable[[dict[str, Tensor], Tensor], dict[str, Factors]],
+) -> ThinNetwork:
+    """As `compress`, with factors that rows of data weight; they are found once for all budgets.
+
+    Args:
+        method: with `samples` and `percent`.
+        target: the network.
+        supply: of its rows.
+        factors: from the layers' weights and the rows.
+    """
+    rows = supply.fitting(min(method.samples, supply.available)).inputs
+    key = method.id(), len(rows)
+    if key not in supply.kept:
+        supply.kept[key] = factors(weights_of(target.module), rows)
+    return compress(target, supply.kept[key], method.percent)
 
 
 def _fill(pair: Any, layer: Layer, factors: Factors, rank: int) -> None:

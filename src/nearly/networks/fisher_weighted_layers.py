@@ -9,7 +9,7 @@ import torch
 
 from nearly.core.method import Method
 from nearly.networks._replay import replay
-from nearly.networks._thin_layers import ThinNetwork, compress, factorize, refuses, weights_of
+from nearly.networks._thin_layers import ThinNetwork, compress_by_data, factorize, refuses
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nearly.core.nouns import Network
     from nearly.core.supply import Supply
     from nearly.core.target import Target
+    from nearly.networks._thin_layers import Factors
 
 CARD = {
     "name": "FisherWeightedLayers",
@@ -71,21 +72,19 @@ class FisherWeightedLayers(Method):
         return super().refuses(target) or refuses(target)
 
     def _fit(self, target: Network, supply: Supply, generator: torch.Generator) -> ThinNetwork:
-        rows = supply.fitting(min(self.samples, supply.available)).inputs
-        key = self.id(), len(rows)
-        if key not in supply.kept:
-            weights = weights_of(target.module)
+        def factors(weights: dict[str, Tensor], rows: Tensor) -> dict[str, Factors]:
             sums = {name: torch.zeros(len(w), dtype=torch.float64, device=w.device) for name, w in weights.items()}
 
             def see(name: str, x: Tensor, g: Tensor) -> None:
                 sums[name] += row_information(x, g)
 
             replay(target, rows, generator, see)
-            supply.kept[key] = {
+            return {
                 name: factorize(w, left=torch.diag(sums[name] / len(rows)), scale=1 / w[0].numel())
                 for name, w in weights.items()
             }
-        return compress(target, supply.kept[key], self.percent)
+
+        return compress_by_data(self, target, supply, factors)
 
 
 def row_information(x: Float[Tensor, "n t i"], g: Float[Tensor, "n t o"]) -> Float[Tensor, " o"]:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 from nearly.core.method import Method
 from nearly.networks._replay import moments
-from nearly.networks._thin_layers import ThinNetwork, compress, factorize, refuses, weights_of
+from nearly.networks._thin_layers import ThinNetwork, compress_by_data, factorize, refuses
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from nearly.core.nouns import Network
     from nearly.core.supply import Supply
     from nearly.core.target import Target
+    from nearly.networks._thin_layers import Factors
 
 CARD = {
     "name": "WhitenedLayers",
@@ -70,11 +72,8 @@ class WhitenedLayers(Method):
         return super().refuses(target) or refuses(target)
 
     def _fit(self, target: Network, supply: Supply, generator: torch.Generator) -> ThinNetwork:
-        rows = supply.fitting(min(self.samples, supply.available)).inputs
-        key = self.id(), len(rows)
-        if key not in supply.kept:
-            weights = weights_of(target.module)
-            supply.kept[key] = {
+        def factors(weights: dict[str, Tensor], rows: Tensor) -> dict[str, Factors]:
+            return {
                 name: factorize(
                     weights[name],
                     right=seen.covariance,
@@ -83,4 +82,5 @@ class WhitenedLayers(Method):
                 )
                 for name, seen in moments(target, rows, generator).items()
             }
-        return compress(target, supply.kept[key], self.percent)
+
+        return compress_by_data(self, target, supply, factors)
