@@ -29,11 +29,13 @@ from nearly.cli.options import (
     samples_option,
     seed_option,
 )
+from nearly.core.errors import TooFewSamples
 
 if TYPE_CHECKING:
-    from nearly.cli.problem import Statement
+    from torch import Tensor
+
+    from nearly.cli.stored import Statement
     from nearly.core.method import Method
-    from nearly.core.search import Race
     from nearly.core.surrogate import Surrogate
     from nearly.core.target import Target
 
@@ -70,16 +72,17 @@ def fit(
     problem: str,
     tolerance: float | None,
     methods: tuple[str, ...],
-    quantile: float,
+    quantile: float | None,
     confidence: float,
     samples: int | None,
     evaluations: int | None,
     seed: int,
     out: str | None,
     report: str | None,
-    **options: str | None,
+    **options: Any,
 ) -> None:
     """Fit a certified surrogate to PROBLEM and save it."""
+    from nearly.cli.race import run
     from nearly.core.files import check_file, check_folder
     from nearly.core.validate import require_float
 
@@ -87,7 +90,7 @@ def fit(
         require_float("tolerance", tolerance, above=0.0)
     path = check_file(out or _default_name(problem))
     folder = None if report is None else check_folder(report)
-    target = _open(problem, options, _statement(quantile, confidence))
+    target, quantile = _open(problem, options, _statement(quantile, confidence))
     chosen = [_method(text) for text in methods]
     fixed = len(chosen) == 1 and (tolerance is None or ":" in methods[0])
     arguments: dict[str, Any] = {"method": chosen[0]} if fixed else {"methods": chosen or None}
@@ -98,7 +101,7 @@ def fit(
         "evaluations": evaluations,
         "seed": seed,
     }
-    _race(target, tolerance, arguments, path, folder, problem)
+    run(target, tolerance, arguments, path, folder, problem)
 
 
 @main.command(epilog=PROBLEM_HELP)
@@ -120,24 +123,23 @@ def fit(
 def compare(
     problem: str,
     methods: tuple[str, ...],
-    quantile: float,
+    quantile: float | None,
     confidence: float,
     samples: int | None,
     seed: int,
     plot: str | None,
-    **options: str | None,
+    **options: Any,
 ) -> None:
     """Fit several methods to PROBLEM, at their default parameters, and certify them side by side."""
     from nearly.core.compare import ComparisonInterrupted
     from nearly.core.compare import compare as run
     from nearly.core.files import check_file
-    from nearly.core.registry import cards
 
     if plot is not None:
         check_file(plot)
     chosen = [_method(text) for text in methods] or None
     # Data must keep enough rows for as many statements as there are methods at most.
-    target = _open(problem, options, _statement(quantile, confidence, statements=len(methods) or len(cards())))
+    target, quantile = _open(problem, options, _statement(quantile, confidence, statements=len(methods) or None))
     try:
         with progress_bars("comparing") as progress:
             outcome = run(
@@ -167,19 +169,21 @@ def compare(
 def certify(
     artifact: str,
     problem: str,
-    quantile: float,
+    quantile: float | None,
     confidence: float,
     samples: int | None,
     seed: int,
-    **options: str | None,
+    **options: Any,
 ) -> None:
     """Measure the surrogate in ARTIFACT on fresh inputs of PROBLEM; exit 1 if they contradict its certificate."""
+    from nearly.core.artifact import read_artifact
     from nearly.core.certificate import certificate_to_manifest
     from nearly.core.certify import certify as run
     from nearly.core.errors import CertificateViolated
     from nearly.core.surrogate import load
 
-    target = _open(problem, options, _statement(quantile, confidence, all_rows=True))
+    seen = read_artifact(artifact)[1]["seen"]
+    target, quantile = _open(problem, options, _statement(quantile, confidence, seen=seen))
     surrogate = load(artifact, target=target)
     recorded = certificate_to_manifest(surrogate.certificate)
     try:
@@ -226,11 +230,11 @@ def predict(artifact: str, inputs: str, out: str, key: str | None, problem: str 
     path = check_file(out)
     if path.suffix.lower() != ".npz":
         raise BadInput("--out", "a .npz file", out)
-    target = None if problem is None else _open(problem, {}, _statement(0.95, 0.99))
+    target = None if problem is None else _open(problem, {}, _statement(0.95, 0.99))[0]
     surrogate = load(artifact, target=target)
-    rows = torch.from_numpy(read_array(inputs, key))
-    rows = rows[:, None] if rows.ndim == 1 else rows
-    outsiders = (~surrogate.domain.contains(rows)).nonzero().flatten().tolist()
+    found = torch.from_numpy(read_array(inputs, key, integers=surrogate.model.takes_integers, notes=note))
+    rows = _as_rows(found, surrogate)
+    outsiders = (~surrogate.contains(rows)).nonzero().flatten().tolist()
     if outsiders:
         where = f"{len(outsiders)} of {len(rows)} inputs lie outside {surrogate.domain.describe()}; first: input {outsiders[0]}"
         if outside == "raise":
@@ -280,6 +284,7 @@ def methods(noun: str | None) -> None:
 @json_option
 def demo(out: str, blocks: tuple[int, int], cells: int, tolerance: float, seed: int) -> None:
     """Race all methods on heat in a block of unknown conductivities, certify the winner, and write a report."""
+    from nearly.cli.race import run
     from nearly.core.files import check_folder
     from nearly.core.validate import require_float
     from nearly.problems import build
@@ -287,99 +292,18 @@ def demo(out: str, blocks: tuple[int, int], cells: int, tolerance: float, seed: 
     require_float("tolerance", tolerance, above=0.0)
     folder = check_folder(out)
     target = build("thermal_block", blocks=blocks, cells=cells)
-    _race(target, tolerance, {"seed": seed}, folder / "thermal_block.safetensors", folder, "thermal_block")
+    run(target, tolerance, {"seed": seed}, folder / "thermal_block.safetensors", folder, "thermal_block")
 
 
-def _race(
-    target: Target, tolerance: float | None, arguments: dict[str, Any], path: Path, folder: Path | None, problem: str
-) -> None:
-    """Race, save, report and print; the best surrogate is saved whether or not it meets the tolerance.
+def _statement(
+    quantile: float | None, confidence: float, *, statements: int | None = 1, seen: Tensor | None = None
+) -> Statement:
+    from nearly.cli.stored import Statement
 
-    Raises:
-        Interrupted: on Ctrl-C before anything was fitted.
-    """
-    from nearly.core.errors import Interrupted
-    from nearly.core.search import not_reached, race
-
-    try:
-        with progress_bars(f"racing on {target.name}") as progress:
-            outcome = race(target, tolerance, progress=progress, **arguments)
-    except Interrupted as stop:
-        if stop.best is None:
-            raise
-        _save(stop.best, path)
-        message = f"interrupted; the best surrogate so far is in {path}"
-        if stop.best.certificate is None:
-            message += f", not certified: nearly certify {path} {problem}"
-        fail("Interrupted", message, INTERRUPTED, {"artifact": str(path), "method": stop.best.method})
-    assert outcome.winner is not None
-    _save(outcome.winner, path)
-    written = _report(outcome, target, folder, tolerance)
-    result = _result(outcome, path, written)
-    _show_race(outcome, target)
-    show(f"Saved {path}." + (f" Report: {written[0]}" if written else ""))
-    if not outcome.reached:
-        error = not_reached(outcome, tolerance)
-        fail(type(error).__name__, f"{error} It is saved in {path}.", MISSED, result | {"advice": error.advice})
-    if as_json():
-        print_json({"ok": True} | result)
+    return Statement(quantile=quantile, confidence=confidence, statements=statements, seen=seen, notes=note)
 
 
-def _save(surrogate: Surrogate, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    surrogate.save(path)
-
-
-def _report(outcome: Race, target: Target, folder: Path | None, tolerance: float | None) -> list[Path]:
-    if folder is None:
-        return []
-    from nearly.report import write_report
-
-    return write_report(outcome, target, folder, tolerance=tolerance)
-
-
-def _show_race(outcome: Race, target: Target) -> None:
-    from nearly.report.tables import RACE_HEADS, cost_cells, race_cells
-
-    winner = outcome.winner
-    assert winner is not None
-    assert winner.cost is not None
-    assert winner.certificate is not None
-    heads = ("cost", "surrogate", "target", "the surrogate needs")
-    show(
-        table(RACE_HEADS, race_cells(outcome), title=f"{target.name}: error {target.unit}", bold=0),
-        table(heads, list(cost_cells(winner.cost))),
-        winner.certificate.describe(),
-    )
-
-
-def _result(outcome: Race, path: Path, written: list[Path]) -> dict[str, Any]:
-    from nearly.core.certificate import certificate_to_manifest
-    from nearly.report.tables import race_rows
-
-    winner = outcome.winner
-    assert winner is not None
-    assert winner.cost is not None
-    return {
-        "reached": outcome.reached,
-        "artifact": str(path),
-        "method": winner.method,
-        "hyperparameters": winner.hyperparameters,
-        "certificate": certificate_to_manifest(winner.certificate),
-        "cost": winner.cost.to_manifest() | {"speedup": winner.cost.speedup},
-        "race": race_rows(outcome),
-        "seconds": outcome.seconds,
-        "report": [str(file) for file in written],
-    }
-
-
-def _statement(quantile: float, confidence: float, *, statements: int = 1, all_rows: bool = False) -> Statement:
-    from nearly.cli.problem import Statement
-
-    return Statement(quantile=quantile, confidence=confidence, statements=statements, all_rows=all_rows, notes=note)
-
-
-def _open(problem: str, options: dict[str, str | None], statement: Statement) -> Target:
+def _open(problem: str, options: dict[str, Any], statement: Statement) -> tuple[Target, float]:
     from nearly.cli.problem import open_problem
     from nearly.core.errors import BadInput
 
@@ -391,6 +315,23 @@ def _open(problem: str, options: dict[str, str | None], statement: Statement) ->
             except ValueError as error:
                 raise BadInput(f"--{name}", "numbers with commas between", given[name]) from error
     return open_problem(problem, given, statement)
+
+
+def _as_rows(array: Tensor, surrogate: Surrogate) -> Tensor:
+    """One input per row; of a series longer than a surrogate's window, the last rows are the one input.
+
+    Raises:
+        TooFewSamples: for a series shorter than the window.
+    """
+    array = array[:, None] if array.ndim == 1 else array
+    example = surrogate.domain.example()
+    if array.ndim != 2 or example is None or example.ndim != 3 or example.shape[2] != array.shape[1]:
+        return array
+    window = example.shape[1]
+    if len(array) < window:
+        raise TooFewSamples("rows of the series", window, len(array), "the window of this surrogate")
+    note(f"note: a series of {len(array)} rows; what follows its last {window} is foretold")
+    return array[None, -window:]
 
 
 def _method(text: str) -> Method:

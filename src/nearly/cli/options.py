@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+AXES = click.Choice(["first", "last"])
 NOUNS = ("matrix", "solve", "function", "field", "network", "measure")
 PROBLEM_HELP = """PROBLEM is a built-in problem (thermal_block, or thermal_block:cells=50), a .toml file, a file of data
 (.npz, .h5, .nc, .csv), or module:function, imported from the current folder."""
@@ -32,9 +33,7 @@ samples_option = click.option(
 quantile_option = click.option(
     "--quantile",
     type=float,
-    default=0.95,
-    show_default=True,
-    help="Share of fresh inputs on which the certified error holds.",
+    help="Share of fresh inputs on which the certified error holds.  [default: 0.95, or what a file's own test rows carry]",
 )
 confidence_option = click.option(
     "--confidence",
@@ -53,6 +52,14 @@ def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--outputs", metavar="KEY", help="Data: array (or columns) of the outputs."),
             click.option("--test-inputs", metavar="KEY", help="Data: inputs that certify."),
             click.option("--test-outputs", metavar="KEY", help="Data: outputs that certify."),
+            click.option("--inputs-axis", type=AXES, help="Data: the axis of the inputs that counts rows."),
+            click.option("--outputs-axis", type=AXES, help="Data: of the outputs."),
+            click.option("--window", type=int, help="A series: rows of history, one row per time."),
+            click.option("--horizon", type=int, help="A series: rows to foretell."),
+            click.option(
+                "--drop-missing", is_flag=True, default=None, help="Data: leave out what touches missing values."
+            ),
+            click.option("--certify", type=int, help="Data: rows or windows that certify."),
             click.option(
                 "--noun", type=click.Choice(NOUNS), help="What it is; one array of data can be a matrix or a measure."
             ),

@@ -7,24 +7,21 @@ import difflib
 import importlib
 import sys
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from nearly.core.datafile import SUFFIXES, read_array, read_data
+from nearly.cli.stored import QUANTILE, Metric, Statement, Stored, open_stored
+from nearly.core.datasource import SUFFIXES
 from nearly.core.errors import BadInput, NearlyError
 from nearly.problems import available, build
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nearly.core.target import Target
 
 Limits = list[float]
 _ITSELF = "With lower and upper, the function itself is replaced."
-Metric = Literal["spread", "absolute", "relative"]
 
 
 class BuiltIn(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -47,39 +44,7 @@ class Coded(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     metric: Metric = "spread"
 
 
-class Stored(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A file of data."""
-
-    data: str
-    inputs: str | None = None
-    outputs: str | None = None
-    test_inputs: str | None = None
-    test_outputs: str | None = None
-    noun: Literal["function", "field", "matrix", "solve", "measure"] | None = None
-    certify: int | None = None
-    metric: Metric = "spread"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statement:
-    """What is to be said about the surrogate, so that data keep enough rows for it; `notes` takes remarks.
-
-    Attributes:
-        quantile: of the certificate.
-        confidence: of the certificate.
-        statements: made side by side.
-        all_rows: whether every row may certify, as nothing is fitted.
-        notes: called with remarks.
-    """
-
-    quantile: float = 0.95
-    confidence: float = 0.99
-    statements: int = 1
-    all_rows: bool = False
-    notes: Callable[[str], None] = lambda text: None
-
-
-def open_problem(text: str, options: dict[str, Any], statement: Statement) -> Target:
+def open_problem(text: str, options: dict[str, Any], statement: Statement) -> tuple[Target, float]:
     """The target that a PROBLEM names.
 
     Args:
@@ -88,7 +53,7 @@ def open_problem(text: str, options: dict[str, Any], statement: Statement) -> Ta
         statement: what shall be certified.
 
     Returns:
-        The target.
+        The target and the quantile to certify.
 
     Raises:
         BadInput: for a problem that is none of these, or options that do not fit it.
@@ -112,11 +77,10 @@ def open_problem(text: str, options: dict[str, Any], statement: Statement) -> Ta
         builtin, suffixes = ", ".join(available()), ", ".join(SUFFIXES)
         known = f"a built-in problem ({builtin}), a .toml file, a file of data ({suffixes}) or module:function"
         raise BadInput("PROBLEM", known, repr(text))
-    if isinstance(problem, BuiltIn):
-        return build(problem.problem, **problem.arguments)
-    if isinstance(problem, Coded):
-        return _from_code(problem)
-    return _from_data(problem, statement)
+    if isinstance(problem, Stored):
+        return open_stored(problem, statement)
+    target = _from_code(problem) if isinstance(problem, Coded) else build(problem.problem, **problem.arguments)
+    return target, QUANTILE if statement.quantile is None else statement.quantile
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
@@ -239,52 +203,3 @@ def _import(text: str) -> Any:
             "function", f"one of {module_name}", repr(attribute), f"Near: {', '.join(near)}." if near else ""
         )
     return getattr(module, attribute)
-
-
-def _from_data(problem: Stored, statement: Statement) -> Target:
-    import torch
-
-    from nearly.core.certificate import least_samples
-    from nearly.core.nouns import Field, Function, Matrix, Measure, Solve
-
-    name = Path(problem.data).stem
-    if problem.noun in ("matrix", "solve", "measure"):
-        array = torch.from_numpy(read_array(problem.data, problem.inputs))
-        maker: Any = {"matrix": Matrix, "solve": Solve, "measure": Measure}[problem.noun]
-        return maker(array, name=name)
-    data = read_data(
-        problem.data,
-        inputs=problem.inputs,
-        outputs=problem.outputs,
-        test_inputs=problem.test_inputs,
-        test_outputs=problem.test_outputs,
-    )
-    least = least_samples(statement.quantile, 1 - (1 - statement.confidence) / statement.statements)
-    test, certify = data.test, problem.certify
-    if test is not None and problem.test_inputs is None and (certify is not None or len(test[0]) < least):
-        if certify is None:
-            statement.notes(
-                f"note: the {len(test[0])} rows of {data.names[2]} are too few to certify ({least} needed); "
-                f"rows of {data.names[0]} are kept for that instead"
-            )
-        test = None
-    if test is None and certify is None:
-        # A quarter, as more rows make the level less of an extreme; never fewer than the statement needs.
-        certify = max(least, min(len(data.inputs) // 4, 1000))
-    shared = {
-        "certify": None if test is not None else certify,
-        "certifying": None if test is None else tuple(torch.from_numpy(array) for array in test),
-        "quantile": statement.quantile,
-        "confidence": statement.confidence,
-        "name": name,
-    }
-    x, y = torch.from_numpy(data.inputs), torch.from_numpy(data.outputs)
-    scalar = data.outputs.size == len(data.outputs)
-    target: Target
-    if problem.noun == "function" or (problem.noun is None and scalar):
-        target = Function.from_data(x, y, metric=problem.metric, **shared)  # type: ignore[arg-type]
-    else:
-        target = Field.from_data(x, y, **shared)  # type: ignore[arg-type]
-    if statement.all_rows and target.rows is not None:
-        target.rows.certifying = torch.cat([target.rows.certifying, target.rows.fitting])
-    return target

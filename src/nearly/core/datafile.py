@@ -1,23 +1,18 @@
-"""Named arrays from files of data: .npz, .h5, .nc and .csv. Nothing in a file is executed."""
+"""Inputs and outputs from files of data: which arrays they are, which axis counts rows, which rows are whole."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import os
-import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from nearly.core.errors import BadInput, MissingExtra
+from nearly.core.datasource import Notes, Source, open_source
+from nearly.core.errors import BadInput
 
-SUFFIXES = (".npz", ".h5", ".hdf5", ".nc", ".csv")
 # Tried in this order, without regard to case.
 PAIRS = (
     ("train_x", "train_y"),
@@ -29,7 +24,7 @@ PAIRS = (
 )
 TESTS = (("test_x", "test_y"), ("x_test", "y_test"), ("test_inputs", "test_outputs"))
 
-Entries = dict[str, Callable[[], np.ndarray]]
+Axis = Literal["first", "last"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,10 @@ def read_data(
     outputs: str | None = None,
     test_inputs: str | None = None,
     test_outputs: str | None = None,
+    inputs_axis: Axis | None = None,
+    outputs_axis: Axis | None = None,
+    drop_missing: bool = False,
+    notes: Notes = lambda text: None,
 ) -> Data:
     """Read inputs and outputs. Without names, well-known ones are looked for: x and y, inputs and outputs, train_x and train_y;
     then also a test set: test_x and test_y.
@@ -63,73 +62,120 @@ def read_data(
     Args:
         path: a .npz, .h5, .nc or .csv file.
         inputs: name of the array of inputs; in a .csv, columns with commas between.
-        outputs: of the outputs.
+        outputs: of the outputs; with one of the two named, a .csv has all other columns of numbers for the other.
         test_inputs: of the test inputs.
         test_outputs: of the test outputs.
+        inputs_axis: which axis of the inputs counts rows; by default the one as long as one of the outputs, the first if both are.
+        outputs_axis: of the outputs.
+        drop_missing: whether rows with NaN (in a .csv, empty cells too) are left out; else they are refused.
+        notes: called with remarks on what was left out or turned.
 
     Returns:
         The rows, all of one dtype: float32 where all arrays are, else float64.
 
     Raises:
-        BadInput: for a file that cannot be read, names it does not have, text, missing or non-finite numbers, or arrays whose rows
-            do not match.
+        BadInput: for a file that cannot be read, names it does not have, text, missing or infinite numbers, arrays whose rows
+            do not match, or match in several ways.
     """
-    path = Path(path)
-    with _open(path) as entries:
-        pair, test = _choose(path, entries, inputs, outputs, test_inputs, test_outputs)
+    with open_source(Path(path)) as source:
+        pair, test = _choose(source, inputs, outputs, test_inputs, test_outputs, notes)
         names = (*pair, *test)
-        arrays = _one_dtype([_read(path, entries, name) for name in names])
-    for place in range(0, len(names), 2):
-        _check_rows(path, names[place], arrays[place], names[place + 1], arrays[place + 1])
+        arrays = source.read_all(names, missing=drop_missing)
+    arrays = _turn(source, names, _one_dtype(names, arrays, notes), (inputs_axis, outputs_axis), notes)
+    if drop_missing:
+        for place in range(0, len(names), 2):
+            arrays[place : place + 2] = _whole_rows(names[place : place + 2], arrays[place : place + 2], notes)
     return Data(arrays[0], arrays[1], (arrays[2], arrays[3]) if test else None, names)
 
 
-def read_array(path: str | os.PathLike[str], name: str | None = None) -> np.ndarray:
+def read_series(
+    path: str | os.PathLike[str],
+    *,
+    inputs: str | None = None,
+    outputs: str | None = None,
+    axis: Axis | None = None,
+    drop_missing: bool = False,
+    notes: Notes = lambda text: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read a series, one row per time: what its history is told by, and what shall be foretold.
+
+    Args:
+        path: a .npz, .h5, .nc or .csv file.
+        inputs: name of the array, or columns with commas between; by default the only array or all columns of numbers.
+        outputs: by default the inputs.
+        axis: which axis counts times, by default the first.
+        drop_missing: whether NaN is kept, for its windows to be left out; else it is refused.
+        notes: called with remarks on what was left out.
+
+    Returns:
+        Two arrays of shape (times, columns).
+
+    Raises:
+        BadInput: as `read_data`, and for arrays of more axes.
+    """
+    with open_source(Path(path)) as source:
+        if inputs is None:
+            inputs = source.default(notes) if source.table is None else ",".join(source.numbers(notes))
+        names = (inputs, inputs if outputs is None else outputs)
+        arrays = source.read_all(names, missing=drop_missing)
+    for place, (name, array) in enumerate(zip(names, arrays, strict=True)):
+        if array.ndim > 2:
+            raise BadInput(f"{name} of {path}", "a series, one row of numbers per time", f"the shape {array.shape}")
+        column = array[:, None] if array.ndim == 1 else array
+        arrays[place] = column.T if axis == "last" and array.ndim == 2 else column
+    x, y = _one_dtype(names, arrays, notes)
+    if len(x) != len(y):
+        raise BadInput(f"{names[1]} of {path}", f"of as many times as {names[0]} ({len(x)})", len(y))
+    return x, y
+
+
+def read_array(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    integers: bool = False,
+    notes: Notes = lambda text: None,
+) -> np.ndarray:
     """Read one array.
 
     Args:
         path: a .npz, .h5, .nc or .csv file.
-        name: of the array or columns; by default the only array, one named as inputs usually are, or all columns of a .csv.
+        name: of the array or columns; by default the only array, one named as inputs usually are, or all columns of numbers.
+        integers: whether whole numbers are kept, as int64; a .csv has them where all its numbers are whole.
+        notes: called with remarks on what was left out.
 
     Returns:
-        The array, float32 or float64.
+        The array, float32 or float64, or int64.
 
     Raises:
         BadInput: as `read_data`.
     """
-    path = Path(path)
-    with _open(path) as entries:
-        if name is None:
-            lower = {key.lower(): key for key in entries}
-            usual = [lower[key] for key in ("inputs", "input", "x", "test_x", "x_test") if key in lower]
-            if len(entries) == 1:
-                usual = list(entries)
-            elif not usual and path.suffix.lower() == ".csv":
-                usual = [",".join(_x_columns(entries, "x|inputs?") or list(entries))]
-            if not usual:
-                raise BadInput("--inputs", f"the name of an array of {path}", "none", _has(entries))
-            name = usual[0]
-        return _one_dtype([_read(path, entries, name)])[0]
+    with open_source(Path(path)) as source:
+        chosen = source.default(notes) if name is None else name
+        array = source.read(chosen)
+    if integers and (array.dtype.kind in "iu" or (source.table is not None and bool((array % 1 == 0).all()))):
+        return array.astype(np.int64)
+    return _one_dtype((chosen,), [array], notes)[0]
 
 
 def _choose(
-    path: Path,
-    entries: Entries,
+    source: Source,
     inputs: str | None,
     outputs: str | None,
     test_inputs: str | None,
     test_outputs: str | None,
+    notes: Notes,
 ) -> tuple[tuple[str, str], tuple[str, ...]]:
     if (test_inputs is None) != (test_outputs is None):
         raise BadInput("test inputs and test outputs", "named both or neither", f"{test_inputs} and {test_outputs}")
     test = () if test_inputs is None or test_outputs is None else (test_inputs, test_outputs)
     if inputs is not None and outputs is not None:
         return (inputs, outputs), test
-    if path.suffix.lower() == ".csv":
-        return _choose_columns(path, entries, inputs, outputs), test
+    if source.table is not None:
+        return _choose_columns(source, inputs, outputs, notes), test
     if inputs is not None or outputs is not None:
-        raise BadInput("inputs and outputs", "named both or neither", f"{inputs} and {outputs}", _has(entries))
-    lower = {key.lower(): key for key in entries}
+        raise BadInput("inputs and outputs", "named both or neither", f"{inputs} and {outputs}", source.has)
+    lower = {key.lower(): key for key in source.entries}
     for first, second in PAIRS:
         if first in lower and second in lower:
             found = next((pair for pair in TESTS if pair[0] in lower and pair[1] in lower), None)
@@ -137,172 +183,79 @@ def _choose(
                 test = (lower[found[0]], lower[found[1]])
             return (lower[first], lower[second]), test
     raise BadInput(
-        f"arrays of {path}", "named (inputs=..., outputs=...), as no usual names are there", "none", _has(entries)
+        f"arrays of {source.path}", "named (inputs=..., outputs=...), as no usual names are there", "none", source.has
     )
 
 
-def _choose_columns(path: Path, entries: Entries, inputs: str | None, outputs: str | None) -> tuple[str, str]:
-    chosen = [_x_columns(entries, "x|inputs?"), _x_columns(entries, "y|outputs?")]
+def _choose_columns(source: Source, inputs: str | None, outputs: str | None, notes: Notes) -> tuple[str, str]:
+    chosen = [source.usual("x|inputs?"), source.usual("y|outputs?")]
     for place, given in enumerate((inputs, outputs)):
         if given is not None:
-            chosen[place] = [given]
-            others = set(_columns(entries, given))
-            chosen[1 - place] = [name for name in entries if name not in others]
+            chosen[place] = source.columns(given)
+            chosen[1 - place] = source.numbers(notes, without=chosen[place])
     if not all(chosen):
-        raise BadInput(f"columns of {path}", "named (inputs=..., outputs=...)", "none", _has(entries))
+        raise BadInput(f"columns of {source.path}", "named (inputs=..., outputs=...)", "none", source.has)
     return ",".join(chosen[0]), ",".join(chosen[1])
 
 
-def _x_columns(entries: Entries, stem: str) -> list[str]:
-    return [name for name in entries if re.fullmatch(rf"({stem})[_ ]?\d*", name, re.IGNORECASE)]
+def _one_dtype(names: tuple[str, ...], arrays: list[np.ndarray], notes: Notes) -> list[np.ndarray]:
+    dtype = np.dtype(np.float32 if all(array.dtype in (np.float16, np.float32) for array in arrays) else np.float64)
+    if len({array.dtype for array in arrays}) > 1:
+        kinds = ", ".join(f"{name} {array.dtype}" for name, array in zip(names, arrays, strict=True))
+        notes(f"note: dtypes differ ({kinds}); all are read as {dtype}")
+    return [np.ascontiguousarray(array, dtype=dtype) for array in arrays]
 
 
-def _columns(entries: Entries, name: str) -> list[str]:
-    return [name] if name in entries else [part.strip() for part in name.split(",")]
+def _turn(
+    source: Source,
+    names: tuple[str, ...],
+    arrays: list[np.ndarray],
+    axes: tuple[Axis | None, Axis | None],
+    notes: Notes,
+) -> list[np.ndarray]:
+    """The arrays with rows along the first axis, found by the lengths that match where it is not told.
 
-
-def _has(entries: Entries) -> str:
-    names = list(entries)
-    return f"The file has {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}."
-
-
-def _read(path: Path, entries: Entries, name: str) -> np.ndarray:
-    parts = _columns(entries, name) if path.suffix.lower() == ".csv" else [name]
-    for part in parts:
-        if part not in entries:
-            raise BadInput("name", f"one of an array of {path}", repr(part), _has(entries))
-    try:
-        arrays = [np.asarray(entries[part]()) for part in parts]
-    except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
-        if isinstance(error, BadInput):
-            raise
-        pickled = "pickle" in str(error).lower()
-        why = "pickled objects, which can run code and are never loaded" if pickled else f"damage ({error})"
-        raise BadInput(f"{name} of {path}", "a plain array of numbers", why) from error
-    array = arrays[0] if path.suffix.lower() != ".csv" else np.stack(arrays, axis=1)
-    if array.dtype.kind not in "biuf":
-        raise BadInput(f"{name} of {path}", "real numbers", f"the dtype {array.dtype}")
-    if array.ndim == 0 or array.size == 0:
-        raise BadInput(f"{name} of {path}", "one row per input", f"the shape {array.shape}")
-    finite = np.isfinite(array)
-    if not finite.all():
-        at = tuple(int(index) for index in np.argwhere(~finite)[0])
+    Raises:
+        BadInput: where none match, or it cannot be told.
+    """
+    x, y = arrays[:2]
+    known = ("first", "first") if source.table is not None else axes
+    options = [
+        ("first",) if array.ndim == 1 else ("first", "last") if axis is None else (axis,)
+        for array, axis in zip((x, y), known, strict=True)
+    ]
+    length = {"first": 0, "last": -1}
+    fits = [(a, b) for a, b in product(*options) if x.shape[length[a]] == y.shape[length[b]]]
+    shapes = f"{names[0]} {x.shape} and {names[1]} {y.shape}"
+    if not fits:
         raise BadInput(
-            f"{name} of {path}", "finite", f"{int((~finite).sum())} NaN or infinite entries, the first at {at}"
+            f"{names[1]} of {source.path}", f"of as many rows as {names[0]} (shape {x.shape})", f"the shape {y.shape}"
         )
-    return array
+    # Both turned is no rival of both as they are: fields of one size go in and out more often than not.
+    rivals = [pair for pair in fits if fits[0] != ("first", "first") or pair != ("last", "last")]
+    if len(rivals) > 1:
+        raise BadInput(
+            f"rows of {source.path}",
+            "told by --inputs-axis and --outputs-axis (first or last), as lengths match in more ways than one",
+            shapes,
+        )
+    if len(fits) > len(rivals) and x.shape[-1] > len(x):
+        notes(
+            f"note: {shapes} are read as {len(x)} rows; if samples are counted by the last axes, say "
+            "--inputs-axis last --outputs-axis last"
+        )
+    turned = [name for name, axis, asked in zip(names, rivals[0], axes, strict=False) if axis == "last" != asked]
+    if turned:
+        notes(f"note: rows are counted by the last axis of {' and '.join(turned)} ({shapes}), which is turned")
+    return [
+        np.ascontiguousarray(np.moveaxis(array, length[rivals[0][place % 2]], 0)) for place, array in enumerate(arrays)
+    ]
 
 
-def _one_dtype(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    narrow = all(array.dtype in (np.float16, np.float32) for array in arrays)
-    return [np.ascontiguousarray(array, dtype=np.float32 if narrow else np.float64) for array in arrays]
-
-
-def _check_rows(path: Path, x_name: str, x: np.ndarray, y_name: str, y: np.ndarray) -> None:
-    if len(x) == len(y):
-        return
-    advice = ""
-    for name, array, rows in ((y_name, y, len(x)), (x_name, x, len(y))):
-        if array.ndim > 1 and array.shape[-1] == rows:
-            advice = f"The last axis of {name} has {rows}: it is transposed. Store it with one row per input."
-    raise BadInput(
-        f"{y_name} of {path}", f"of as many rows as {x_name} (shape {x.shape})", f"the shape {y.shape}", advice
-    )
-
-
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[Entries]:
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise BadInput("data file", f"one of the kinds {', '.join(SUFFIXES)}", path)
-    if not path.is_file():
-        raise BadInput("data file", "an existing file", path)
-    readers = {".npz": _open_npz, ".csv": _open_csv, ".nc": _open_netcdf}
-    with contextlib.ExitStack() as stack:
-        try:
-            entries = stack.enter_context(readers.get(suffix, _open_hdf5)(path))
-        except (OSError, zipfile.BadZipFile, ValueError, EOFError, csv.Error) as error:
-            if isinstance(error, BadInput):
-                raise
-            raise BadInput(f"{path}", f"a readable {suffix} file", f"{type(error).__name__}: {error}") from error
-        if not entries:
-            raise BadInput(f"{path}", "a file with arrays", "none in it")
-        yield entries
-
-
-@contextlib.contextmanager
-def _open_npz(path: Path) -> Iterator[Entries]:
-    if not zipfile.is_zipfile(path):
-        raise BadInput(f"{path}", "a .npz file, whole", "something else, a pickle or a truncated copy")
-    with np.load(path, allow_pickle=False) as archive:
-        yield {name: partial(archive.__getitem__, name) for name in archive.files}
-
-
-@contextlib.contextmanager
-def _open_hdf5(path: Path) -> Iterator[Entries]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtra("h5py", "data", f"reading {path}") from error
-    with h5py.File(path, "r") as file:
-        found: list[str] = []
-        file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-        yield {name: partial(lambda name: file[name][()], name) for name in found}
-
-
-@contextlib.contextmanager
-def _open_netcdf(path: Path) -> Iterator[Entries]:
-    try:
-        import netCDF4
-    except ImportError as error:
-        raise MissingExtra("netCDF4", "data", f"reading {path}") from error
-
-    def read(name: str) -> np.ndarray:
-        values = file.variables[name][...]
-        if not np.ma.isMaskedArray(values) or not np.ma.getmaskarray(values).any():
-            return np.ma.getdata(values)
-        return np.ma.filled(values.astype(np.float64), np.nan)
-
-    with netCDF4.Dataset(path) as file:
-        yield {name: partial(read, name) for name in file.variables}
-
-
-@contextlib.contextmanager
-def _open_csv(path: Path) -> Iterator[Entries]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
-        delimiter = max(",;\t", key=first.count)
-        file.seek(0)
-        lines = [(line, row) for line, row in enumerate(csv.reader(file, delimiter=delimiter), start=1) if row]
-    if not lines:
-        raise BadInput(f"{path}", "a table with rows", "an empty file")
-    head = [cell.strip() for cell in lines[0][1]]
-    if all(_is_number(cell) for cell in head):
-        names = [str(place) for place in range(len(head))]
-    else:
-        names, lines = head, lines[1:]
-        if len(set(names)) < len(names) or not all(names):
-            raise BadInput(f"header of {path}", "of distinct, non-empty names", ", ".join(map(repr, names)))
-    for line, row in lines:
-        if len(row) != len(names):
-            raise BadInput(f"line {line} of {path}", f"of {len(names)} cells", len(row))
-
-    def column(place: int) -> np.ndarray:
-        values = np.empty(len(lines))
-        for index, (line, row) in enumerate(lines):
-            cell = row[place].strip()
-            if not _is_number(cell):
-                got = f"{cell!r} in line {line}" if cell else f"a missing value in line {line}"
-                raise BadInput(f"column {names[place]!r} of {path}", "of numbers", got)
-            values[index] = float(cell)
-        return values
-
-    yield {name: partial(column, place) for place, name in enumerate(names)}
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _whole_rows(names: tuple[str, ...], pair: list[np.ndarray], notes: Notes) -> list[np.ndarray]:
+    missing = np.any([np.isnan(array.reshape(len(array), -1)).any(axis=1) for array in pair], axis=0)
+    if missing.any():
+        notes(
+            f"note: {int(missing.sum())} of {len(missing)} rows of {' and '.join(names)} miss values and are left out"
+        )
+    return [array[~missing] for array in pair]

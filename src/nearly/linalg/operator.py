@@ -126,7 +126,8 @@ def as_operator(matrix: Any, shape: Sequence[int] | None = None, transpose: Any 
     image, allowed = _checked_products("matrix", forward, x, rows), math.sqrt(torch.finfo(dtype).eps)
     if not bool(image.any()):
         raise BadInput("matrix", "nonzero", "a matrix of zeros, whose relative error means nothing")
-    gap = float((forward(2 * x[:, :1] + x[:, 1:]) - 2 * image[:, :1] - image[:, 1:]).norm() / image.norm())
+    mixed = _checked_products("matrix", forward, 2 * x[:, :1] + x[:, 1:], rows)
+    gap = float((mixed - 2 * image[:, :1] - image[:, 1:]).norm() / image.norm())
     if not gap <= 3 * allowed:
         raise BadInput("matrix", "linear", f"one with A(2 x + y) off from 2 A x + A y by {gap:.2g}, relatively")
     try:
@@ -142,8 +143,7 @@ def as_operator(matrix: Any, shape: Sequence[int] | None = None, transpose: Any 
             raise BadInput(
                 "transpose", "that of the matrix", f"<A x, y> and <x, A^T y> differing by {gap:.2g}, relatively"
             )
-    mixed = x.T @ image if rows == columns else x.new_tensor([[0.0, math.inf]] * 2)
-    symmetric = float((mixed - mixed.T).norm() / image.norm()) <= allowed
+    symmetric = rows == columns and float((x.T @ image - image.T @ x).norm() / image.norm()) <= allowed
     return Operator((rows, columns), forward, forward if symmetric else backward, dtype, device, symmetric)
 
 

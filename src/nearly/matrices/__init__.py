@@ -2,7 +2,8 @@
 
 from nearly.matrices.deflation import Deflation
 from nearly.matrices.incomplete_factorization import IncompleteFactorization
+from nearly.matrices.matrix_free_svd import MatrixFreeSVD
 from nearly.matrices.randomized_svd import RandomizedSVD
 from nearly.matrices.truncated_svd import TruncatedSVD
 
-__all__ = ["Deflation", "IncompleteFactorization", "RandomizedSVD", "TruncatedSVD"]
+__all__ = ["Deflation", "IncompleteFactorization", "MatrixFreeSVD", "RandomizedSVD", "TruncatedSVD"]

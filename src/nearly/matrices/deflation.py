@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +14,18 @@ from torch import Tensor
 from nearly.core.errors import BadInput
 from nearly.core.method import Method
 from nearly.core.surrogate import Model
+from nearly.core.validate import describe
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from jaxtyping import Float
+    from scipy.sparse.linalg import LinearOperator
 
     from nearly.core.nouns import Solve
     from nearly.core.supply import Supply
     from nearly.core.target import Target
+    from nearly.linalg.operator import Operator
 
 CARD = {
     "name": "Deflation",
@@ -34,6 +41,9 @@ CARD = {
 }
 
 ASYMMETRY = 100.0  # units of round-off by which transposed entries may differ: assembly sums them in another order
+IN_CACHE = (
+    2**19
+)  # numbers in one iterate: at twice as many the five of them leave a third-level cache, at 2/3 of the speed
 WIDER = 1.01  # the interval of the other eigenvalues is taken wider by this: its ends are computed
 
 
@@ -43,6 +53,18 @@ class DeflatedChebyshevModel(Model):
 
     p is the polynomial of `steps` Chebyshev steps for the inverse on the interval [low, high] of the other eigenvalues (Saad 2003,
     Iterative methods for sparse linear systems, algorithm 12.1).
+
+    Args:
+        modes: V, shape (unknowns, rank).
+        correction: c.
+        scale: the diagonal of S.
+        entries: of A: all, shape (unknowns, unknowns), or those of a sparse matrix by rows; None for an operator.
+        starts: of a sparse matrix's rows.
+        columns: of its entries.
+        steps: of the iteration.
+        low: end of the interval.
+        high: the other end.
+        operator: A itself, not saved, where it is known by products alone.
     """
 
     def __init__(
@@ -51,45 +73,81 @@ class DeflatedChebyshevModel(Model):
         modes: Tensor,
         correction: Tensor,
         scale: Tensor,
-        entries: Tensor,
-        rows: Tensor | None,
+        entries: Tensor | None,
+        starts: Tensor | None,
         columns: Tensor | None,
         steps: int,
         low: float,
         high: float,
+        operator: Operator | None = None,
     ) -> None:
-        super().__init__(**{name: value for name, value in locals().items() if name not in {"self", "__class__"}})
+        state = {k: v for k, v in locals().items() if k not in {"self", "__class__", "operator"}}
+        super().__init__(**state)
+        self.operator, self.needs_target = operator, operator is not None  # type: ignore[misc]
+
+    @classmethod
+    def restore(cls, settings: dict[str, Any], tensors: dict[str, Tensor], target: Target | None) -> Self:
+        """Take the operator from the target, where the matrix was one.
+
+        Raises:
+            BadInput: without it.
+        """
+        operator = None
+        if "entries" not in tensors:
+            operator = getattr(target, "operator", None)
+            if operator is None:
+                raise BadInput("target", "the Solve of an operator, which this surrogate calls", describe(target))
+        state: dict[str, Any] = settings | tensors
+        return cls(**state, operator=operator)
 
     @property
     def operations(self) -> int:
-        """Two per entry of the matrix and step but one, of the modes twice, and six vector operations per step."""
-        products = 2 * (self.steps - 1) * self.entries.numel() + 4 * self.modes.numel()
-        return products + (6 * self.steps - 3) * len(self.scale)
+        """Two per entry of the matrix and step but one, of the modes twice, and four vector operations per step.
+
+        An operator counts as a dense matrix: nobody knows what it costs.
+        """
+        entries = len(self.scale) ** 2 if self.entries is None else self.entries.numel()
+        products = 2 * (self.steps - 1) * entries + 4 * self.modes.numel()
+        return products + (4 * self.steps + 1) * len(self.scale)
 
     def forward(self, inputs: Float[Tensor, "n unknowns"]) -> Float[Tensor, "n unknowns"]:
         """Approximate solutions."""
-        right = (inputs * self.scale).T
+        some = max(1, IN_CACHE // len(self.scale))
+        return torch.cat([self._solve(part) for part in inputs.split(some)])
+
+    def _solve(self, inputs: Tensor) -> Tensor:
+        right = (inputs * self.scale).T.contiguous()  # side by side: sparse products are fastest so
         slow = self.modes @ (self.correction[:, None] * (self.modes.T @ right))
-        rest = chebyshev(self._product, right, self.steps, self.low, self.high)
+        rest = chebyshev(self._subtract, right, self.steps, self.low, self.high)
         return (slow + rest).T * self.scale
 
-    def _product(self, x: Tensor) -> Tensor:
-        if self.rows is None:
-            return self.entries @ x
-        return torch.zeros_like(x).index_add(0, self.rows, self.entries[:, None] * x[self.columns])
+    def _subtract(self, rest: Tensor, x: Tensor, weight: float) -> Tensor:
+        """`rest - weight A x`."""
+        if self.operator is not None:
+            return rest - weight * (self.operator @ x)
+        if self.starts is None:
+            return torch.addmm(rest, self.entries, x, alpha=-weight)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            shape = (len(x), len(x))
+            matrix = torch.sparse_csr_tensor(self.starts, self.columns, self.entries, shape, check_invariants=False)
+        return torch.addmm(rest, matrix, x, alpha=-weight)
 
 
-def chebyshev(product: Any, right: Tensor, steps: int, low: float, high: float) -> Tensor:
-    """`p(A) b` by the three-term recurrence, from `product(x) = A x`."""
+def chebyshev(
+    subtract: Callable[[Tensor, Tensor, float], Tensor], right: Tensor, steps: int, low: float, high: float
+) -> Tensor:
+    """`p(A) b` by the three-term recurrence, from `subtract(rest, x, weight) = rest - weight A x`."""
     middle, half = (high + low) / 2, (high - low) / 2
     ratio = half / middle
-    step = right / middle
-    x, rest = step, right
+    step, size = right, 1 / middle  # the step is size times this: a multiplication less
+    x, rest = size * step, right
     for _ in range(steps - 1):
-        rest = rest - product(step)
+        rest = subtract(rest, step, size)
         after = 1 / (2 * middle / half - ratio)
-        step = (after * ratio) * step + (2 * after / half) * rest
-        x, ratio = x + step, after
+        step = torch.add(rest, step, alpha=ratio * half * size / 2)
+        ratio, size = after, 2 * after / half
+        x = torch.add(x, step, alpha=size)
     return x
 
 
@@ -100,14 +158,16 @@ class Deflation(Method):
 
     For symmetric positive definite matrices, scaled to unit diagonal. On a mode that is not deflated the relative error is at
     most `2 q^steps`, `q = (sqrt(k) - 1) / (sqrt(k) + 1)` with k the largest eigenvalue over the first one not deflated. The modes
-    come from Lanczos iterations with an exact factorization (sparse) or a full eigendecomposition (dense, or nearly all modes).
+    come from Lanczos iterations with an exact factorization (sparse) or the target's own solutions, counted (operators), or from a
+    full eigendecomposition (dense, or nearly all modes). An operator's diagonal is not known, so that it is not scaled; the
+    surrogate calls it, so that to load it takes the target.
 
     Sources: Nicolaides 1987, Deflation of conjugate gradients, doi:10.1137/0724027; Saad 2003, Iterative methods for sparse linear
     systems, section 12.3.2.
 
     Args:
         rank: modes that are exact; cut to one less than there are unknowns.
-        steps: of the iteration; by default as many as cost what the modes cost, and at least one.
+        steps: of the iteration; by default as many as cost what the modes cost, and at least one; for an operator, `rank`.
 
     Example:
         >>> from nearly.core.nouns import Solve
@@ -126,6 +186,10 @@ class Deflation(Method):
         reason = super().refuses(target)
         if reason is not None:
             return reason
+        if target.operator is not None:  # type: ignore[attr-defined]
+            if not target.operator.symmetric:  # type: ignore[attr-defined]
+                return "its operator is not symmetric"
+            return None if target.solver == "cg" else "its operator is not positive definite"  # type: ignore[attr-defined]
         matrix = target.matrix  # type: ignore[attr-defined]
         gap, size = abs(matrix - matrix.T).max(), abs(matrix).max()
         if not float(gap) <= ASYMMETRY * torch.finfo(target.dtype).eps * float(size):  # type: ignore[attr-defined]
@@ -136,42 +200,77 @@ class Deflation(Method):
 
     def _fit(self, target: Solve, supply: Supply, generator: torch.Generator) -> DeflatedChebyshevModel:
         rank = min(self.rank, target.unknowns - 1)
-        diagonal = torch.as_tensor(target.matrix.diagonal()).to(torch.float64)
-        scale = diagonal.rsqrt()
-        pairs = _dense_modes if target.sparse is None or target.unknowns <= 2 * rank + 2 else _sparse_modes
-        entries, rows, columns = _scaled(target, scale)
-        values, modes, highest = pairs(target, scale, rank, generator)
+        scale = torch.ones(target.unknowns, dtype=torch.float64)
+        if target.operator is None:
+            scale = torch.as_tensor(target.matrix.diagonal()).to(torch.float64).rsqrt()
+        if target.unknowns <= 2 * rank + 2 or isinstance(target.matrix, Tensor):
+            values, modes, highest = _dense_modes(target, scale)
+        elif target.operator is not None:
+            values, modes, highest = _operator_modes(target.operator, supply, rank, generator)
+        else:
+            values, modes, highest = _sparse_modes(target, scale, rank, generator)
+        entries, starts, columns = _scaled(target, scale)
         if not float(values[0]) > 0:
             raise BadInput("matrix", "positive definite", f"one with an eigenvalue {float(values[0]):.3g} on scaling")
         low, high = float(values[rank]) / WIDER, highest * WIDER
-        steps = self.steps or 1 + round(2 * rank * len(scale) / (entries.numel() + 3 * len(scale)))
+        steps = self.steps or rank
+        if self.steps is None and entries is not None:
+            steps = 1 + round(2 * rank * len(scale) / (entries.numel() + 3 * len(scale)))
         kept = values[:rank]
-        correction = 1 / kept - chebyshev(kept.mul, torch.ones_like(kept), steps, low, high)
-        tensors = {"modes": modes[:, :rank], "correction": correction, "scale": scale, "entries": entries}
+        correction = 1 / kept - chebyshev(
+            lambda rest, x, weight: rest - weight * kept * x, torch.ones_like(kept), steps, low, high
+        )
         return DeflatedChebyshevModel(
-            **{name: tensor.to(target.dtype) for name, tensor in tensors.items()},
-            rows=rows,
+            modes=modes[:, :rank].to(target.dtype),
+            correction=correction.to(target.dtype),
+            scale=scale.to(target.dtype),
+            entries=None if entries is None else entries.to(target.dtype),
+            starts=starts,
             columns=columns,
             steps=steps,
             low=low,
             high=high,
+            operator=target.operator,
         )
 
 
-def _scaled(target: Solve, scale: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Entries of the matrix scaled to unit diagonal, and where they stand if it is sparse."""
+def _scaled(target: Solve, scale: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Entries of the matrix scaled to unit diagonal; where rows start and columns stand if it is sparse. Nones for an operator."""
+    if target.operator is not None:
+        return None, None, None
     if target.sparse is None:
         return scale[:, None] * target.matrix.double() * scale, None, None
-    found = target.sparse.tocoo()
-    rows, columns = (torch.from_numpy(index.astype(np.int64)) for index in (found.row, found.col))
-    return torch.from_numpy(found.data).double() * scale[rows] * scale[columns], rows, columns
+    starts, columns = (
+        torch.from_numpy(index.astype(np.int32)) for index in (target.sparse.indptr, target.sparse.indices)
+    )
+    rows = torch.repeat_interleave(starts.diff())
+    return torch.from_numpy(target.sparse.data).double() * scale[rows] * scale[columns], starts, columns
 
 
-def _dense_modes(target: Solve, scale: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+def _dense_modes(target: Solve, scale: Tensor) -> tuple[Tensor, Tensor, float]:
     """All eigenvalues in rising order, their vectors, and the largest."""
-    matrix = target.matrix if target.sparse is None else torch.from_numpy(target.sparse.toarray())
+    if target.sparse is not None:
+        matrix = torch.from_numpy(target.sparse.toarray())
+    else:
+        matrix = target.matrix @ torch.eye(target.unknowns, dtype=target.dtype, device=scale.device)
     values, vectors = torch.linalg.eigh(scale[:, None] * matrix.double() * scale)
     return values, vectors, float(values[-1])
+
+
+def _operator_modes(
+    operator: Operator, supply: Supply, rank: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, float]:
+    """As `_sparse_modes`, from products and the target's solutions."""
+    from scipy.sparse.linalg import LinearOperator
+
+    def acting(on_columns: Callable[[Tensor], Tensor]) -> LinearOperator:
+        def act(vector: np.ndarray) -> np.ndarray:
+            column = torch.from_numpy(vector.reshape(-1, 1)).to(operator.device, operator.dtype)
+            return on_columns(column).double().cpu().numpy()
+
+        return LinearOperator(operator.shape, act, dtype=np.float64)
+
+    return _lanczos(acting(operator.__matmul__), acting(lambda x: supply.solve(x.T).T), rank, generator)
 
 
 def _sparse_modes(target: Solve, scale: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
@@ -181,7 +280,7 @@ def _sparse_modes(target: Solve, scale: Tensor, rank: int, generator: torch.Gene
         BadInput: for a matrix that is not positive definite.
     """
     from scipy.sparse import diags
-    from scipy.sparse.linalg import LinearOperator, eigsh, splu
+    from scipy.sparse.linalg import LinearOperator, splu
 
     turn = diags(scale.numpy())
     matrix = (turn @ target.sparse.astype(np.float64) @ turn).tocsc()
@@ -192,8 +291,16 @@ def _sparse_modes(target: Solve, scale: Tensor, rank: int, generator: torch.Gene
         raise BadInput(
             "matrix", "positive definite", f"one with {int((pivots <= 0).sum())} eigenvalues that are not positive"
         )
-    start = torch.randn(target.unknowns, dtype=torch.float64, generator=generator).numpy()
-    inverse = LinearOperator(matrix.shape, factors.solve, dtype=np.float64)
+    return _lanczos(matrix, LinearOperator(matrix.shape, factors.solve, dtype=np.float64), rank, generator)
+
+
+def _lanczos(
+    matrix: Any, inverse: LinearOperator, rank: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, float]:
+    """The lowest `rank + 1` eigenpairs from solutions, and the largest eigenvalue from products."""
+    from scipy.sparse.linalg import eigsh
+
+    start = torch.randn(matrix.shape[0], dtype=torch.float64, generator=generator).numpy()
     values, vectors = eigsh(matrix, rank + 1, sigma=0.0, OPinv=inverse, v0=start)
     order = np.argsort(values)
     highest = float(eigsh(matrix, 1, which="LA", v0=start, return_eigenvectors=False, tol=1e-3)[0])

@@ -12,6 +12,7 @@ from torch import Tensor
 from nearly.core.errors import FactorizationFailed
 from nearly.core.method import Method
 from nearly.core.surrogate import Model
+from nearly.matrices._operators import needs_entries
 
 if TYPE_CHECKING:
     from typing import Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from nearly.core.nouns import Solve
     from nearly.core.supply import Supply
+    from nearly.core.target import Target
 
 CARD = {
     "name": "IncompleteFactorization",
@@ -111,6 +113,11 @@ class IncompleteFactorization(Method):
 
     model = TriangularPairModel
     digits: int = 3
+
+    @classmethod
+    def refuses(cls, target: Target) -> str | None:
+        """Why it cannot fit this target, or None."""
+        return super().refuses(target) or needs_entries(target)
 
     def _fit(self, target: Solve, supply: Supply, generator: torch.Generator) -> TriangularPairModel:
         import scipy.sparse

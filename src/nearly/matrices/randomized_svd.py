@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nearly.core.method import Method
 from nearly.linalg.factorize import randomized_svd
+from nearly.matrices._operators import needs_entries
 from nearly.matrices.truncated_svd import TruncatedSVDModel
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from nearly.core.nouns import Matrix
     from nearly.core.supply import Supply
+    from nearly.core.target import Target
 
 CARD = {
     "name": "RandomizedSVD",
@@ -55,6 +57,11 @@ class RandomizedSVD(Method):
     model = TruncatedSVDModel
     rank: int = 16
     tolerance: float | None = None
+
+    @classmethod
+    def refuses(cls, target: Target) -> str | None:
+        """Why it cannot fit this target, or None."""
+        return super().refuses(target) or needs_entries(target)
 
     def _fit(self, target: Matrix, supply: Supply, generator: torch.Generator) -> TruncatedSVDModel:
         matrix = target.matrix if target.sparse is None else target.sparse

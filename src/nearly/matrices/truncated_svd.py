@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from nearly.core.method import Method
-from nearly.core.surrogate import Model, operations_of_maps
+from nearly.matrices._low_rank import LowRankModel
+from nearly.matrices._operators import needs_entries
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
     from nearly.core.nouns import Matrix
     from nearly.core.supply import Supply
+    from nearly.core.target import Target
 
 CARD = {
     "name": "TruncatedSVD",
@@ -35,7 +37,7 @@ CARD = {
 DENSE_LIMIT = 4_000_000  # entries up to which a sparse matrix is made dense: 32 MB, decomposed in seconds
 
 
-class TruncatedSVDModel(Model):
+class TruncatedSVDModel(LowRankModel):
     """`U S V^T x` with the k largest singular triplets.
 
     Bound: the error is `R x` for what is left out, R, and is orthogonal to the answer; so the relative error is at most
@@ -56,15 +58,6 @@ class TruncatedSVDModel(Model):
 
     def __init__(self, *, left: Tensor, right: Tensor, tail: Tensor, largest: Tensor, exact: bool = True) -> None:
         super().__init__(left=left, right=right, tail=tail, largest=largest, exact=exact)
-
-    @property
-    def operations(self) -> int:
-        """Two thin products."""
-        return operations_of_maps(self.left.shape, self.right.shape)
-
-    def forward(self, inputs: Float[Tensor, "n columns"]) -> Float[Tensor, "n rows"]:
-        """Products with the low-rank matrix."""
-        return (inputs @ self.right.T) @ self.left.T
 
     def bound(self, inputs: Float[Tensor, "n columns"]) -> Float[Tensor, " n"]:
         """Bound on the relative error in the 2-norm."""
@@ -96,6 +89,11 @@ class TruncatedSVD(Method):
 
     model = TruncatedSVDModel
     rank: int = 16
+
+    @classmethod
+    def refuses(cls, target: Target) -> str | None:
+        """Why it cannot fit this target, or None."""
+        return super().refuses(target) or needs_entries(target)
 
     def _fit(self, target: Matrix, supply: Supply, generator: torch.Generator) -> TruncatedSVDModel:
         rank = min(self.rank, *target.shape)

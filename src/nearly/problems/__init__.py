@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nearly.core.target import Target
+    from nearly.problems.allen_cahn import allen_cahn as allen_cahn
+    from nearly.problems.borehole import borehole as borehole
+    from nearly.problems.burgers import burgers as burgers
     from nearly.problems.convection_diffusion import convection_diffusion as convection_diffusion
     from nearly.problems.darcy_flow import darcy_flow as darcy_flow
     from nearly.problems.digits_classifier import digits_classifier as digits_classifier
+    from nearly.problems.logistic_posterior import logistic_posterior as logistic_posterior
+    from nearly.problems.robot_arm import robot_arm as robot_arm
+    from nearly.problems.rosenbrock import rosenbrock as rosenbrock
+    from nearly.problems.sentence_encoder import sentence_encoder as sentence_encoder
     from nearly.problems.smooth_function import smooth_function as smooth_function
     from nearly.problems.thermal_block import thermal_block as thermal_block
+    from nearly.problems.wing_weight import wing_weight as wing_weight
 
 
 def available() -> list[str]:

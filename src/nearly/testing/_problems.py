@@ -145,6 +145,9 @@ def _functions() -> list[Problem]:
     def f(x: Tensor) -> Tensor:
         return torch.exp(0.5 * x[:, 0]) * torch.cos(x[:, 1])
 
+    def line() -> Function:
+        return Function(lambda x: torch.exp(x) * torch.sin(4 * x), Box([-1.0], [1.0]), name="line")
+
     def build(dtype: torch.dtype) -> Function:
         if dtype == torch.float64:
             return Function(f, Box([-1.0, -1.0], [1.0, 1.0]), name="smooth")
@@ -154,6 +157,7 @@ def _functions() -> list[Problem]:
 
     return [
         Problem("smooth function", "function", partial(build, torch.float64), _drawn, None),
+        Problem("function of one variable", "function", line, _drawn, None),
         Problem(
             "float32 function of a sampler", "function", partial(build, torch.float32), _drawn, None, torch.float32
         ),
@@ -161,12 +165,20 @@ def _functions() -> list[Problem]:
 
 
 def _matrices() -> list[Problem]:
-    import scipy.sparse
+    import scipy.sparse.linalg
 
     def decaying(dtype: torch.dtype) -> Matrix:
         generator = torch.Generator().manual_seed(5)
         left, right = (torch.linalg.qr(torch.randn(60, 60, dtype=torch.float64, generator=generator))[0] for _ in "uv")
         return Matrix(((left * 0.8 ** torch.arange(60)) @ right).to(dtype), name=f"decaying, {dtype}")
+
+    def products() -> Matrix:
+        matrix = decaying(torch.float64).matrix
+        return Matrix(lambda x: matrix @ x, shape=(60, 60), transpose=lambda y: matrix.T @ y, name="decaying operator")
+
+    def chain() -> Solve:
+        line = scipy.sparse.diags([-1.0, 2.1, -1.0], [-1, 0, 1], shape=(40, 40))
+        return Solve(scipy.sparse.linalg.aslinearoperator(line), name="Laplacian operator")
 
     def laplacian(dtype: torch.dtype, dense: bool = False) -> Solve:
         line = scipy.sparse.diags([-1.0, 2.1, -1.0], [-1, 0, 1], shape=(12, 12))
@@ -188,9 +200,11 @@ def _matrices() -> list[Problem]:
     return [
         Problem("decaying matrix", "matrix", partial(decaying, double), _drawn, product),
         Problem("float32 decaying matrix", "matrix", partial(decaying, single), _drawn, product, single),
+        Problem("decaying operator", "matrix", products, _drawn, None),
         Problem("sparse Laplacian", "solve", partial(laplacian, double), _drawn, solve),
         Problem("dense Laplacian", "solve", partial(laplacian, double, dense=True), _drawn, solve),
         Problem("float32 Laplacian", "solve", partial(laplacian, single), _drawn, solve, single),
+        Problem("Laplacian operator", "solve", chain, _drawn, None),
     ]
 
 

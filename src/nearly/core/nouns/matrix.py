@@ -13,8 +13,12 @@ from nearly.core.domain import Anywhere
 from nearly.core.errors import BadInput, FactorizationFailed
 from nearly.core.target import Target, collect, relative_norm
 from nearly.core.validate import as_floating, describe
+from nearly.linalg.krylov import NAMES, choose_solver, krylov_solve, tolerance_of
+from nearly.linalg.operator import Operator, as_operator, is_operator
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from jaxtyping import Float
 
 
@@ -22,22 +26,35 @@ class Matrix(Target):
     """The product with a matrix; inputs are Gaussian vectors, the error is `||A x - y|| / ||A x||` in the 2-norm.
 
     Args:
-        matrix: dense tensor or array, or SciPy sparse matrix, of shape (rows, columns).
+        matrix: dense tensor or array, SciPy sparse matrix, or anything with products: a SciPy `LinearOperator`, an object with
+            `shape` and `@`, or a callable that maps columns, shape (columns, n), to (rows, n).
         name: for reports.
+        shape: (rows, columns) of a callable.
+        transpose: the callable of its transpose, which low-rank factors need.
 
     Raises:
-        BadInput: for anything but a finite, non-empty, real matrix.
+        BadInput: for anything but a finite, non-empty, real matrix, and for an operator that a random probe finds not linear, or
+            not of its shape.
 
     Example:
         >>> Matrix(torch.eye(3))(torch.ones(1, 3)).tolist()
         [[1.0, 1.0, 1.0]]
+        >>> Matrix(lambda x: 2 * x, shape=(2, 2))(torch.ones(1, 2)).tolist()
+        [[2.0, 2.0]]
     """
 
     noun: ClassVar[str] = "matrix"
     unit = "relative 2-norm"
 
-    def __init__(self, matrix: Any, *, name: str = "matrix") -> None:
-        self.sparse, self.matrix = _checked_matrix(matrix)
+    def __init__(
+        self,
+        matrix: Any,
+        *,
+        name: str = "matrix",
+        shape: Sequence[int] | None = None,
+        transpose: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.sparse, self.operator, self.matrix = _checked_matrix(matrix, shape, transpose)
         self.shape: tuple[int, int] = (int(self.matrix.shape[0]), int(self.matrix.shape[1]))
         self.dtype = torch.from_numpy(self.sparse.data[:0]).dtype if self.sparse is not None else self.matrix.dtype
         self.name, self.domain = name, Anywhere([self.shape[1]])
@@ -49,8 +66,10 @@ class Matrix(Target):
 
     @property
     def bytes(self) -> int | None:
-        """Memory of the entries."""
-        return matrix_bytes(self.sparse if self.sparse is not None else self.matrix)
+        """Memory of the entries; of an operator nobody knows."""
+        return (
+            None if self.operator is not None else matrix_bytes(self.sparse if self.sparse is not None else self.matrix)
+        )
 
     def _draw_inputs(self, n: int, generator: torch.Generator) -> Tensor:
         draw = torch.randn(n, self.shape[1], dtype=torch.float64, generator=generator)
@@ -61,6 +80,8 @@ class Matrix(Target):
             raise BadInput("inputs", f"of shape (n, {self.shape[1]})", describe(inputs))
         if self.sparse is not None:
             outputs = torch.from_numpy(np.ascontiguousarray((self.sparse @ inputs.numpy().T).T))
+        elif self.operator is not None:
+            return collect(list((self.operator @ inputs.T).T), [None] * len(inputs), self.dtype)
         else:
             outputs = inputs @ self.matrix.T
         return outputs, [None] * len(inputs)
@@ -73,13 +94,18 @@ class Matrix(Target):
 class Solve(Target):
     """The solution of `A x = b`; inputs are Gaussian right-hand sides, the error is `||x - y|| / ||x||` in the 2-norm.
 
+    A dense or sparse matrix is factorized. An operator is solved with by conjugate gradients, MINRES or GMRES, whichever a random
+    right-hand side shows to apply, to a relative residual of two thirds of the digits; a right-hand side where that is not reached
+    counts as a failure. What is left is an error of at most the residual times the condition number.
+
     Args:
-        matrix: square, nonsingular; dense tensor or array, or SciPy sparse matrix.
+        matrix: square, nonsingular; dense tensor or array, SciPy sparse matrix, or anything with products, as for a `Matrix`.
         name: for reports.
+        shape: (rows, columns) of a callable.
 
     Raises:
         BadInput: for anything but a finite, non-empty, real, square matrix.
-        FactorizationFailed: for a singular one.
+        FactorizationFailed: for a singular one, or an operator that the iterations do not solve.
 
     Example:
         >>> Solve(2 * torch.eye(3))(torch.ones(1, 3)).tolist()
@@ -89,14 +115,20 @@ class Solve(Target):
     noun: ClassVar[str] = "solve"
     unit = "relative 2-norm"
 
-    def __init__(self, matrix: Any, *, name: str = "solve") -> None:
-        self.sparse, self.matrix = _checked_matrix(matrix)
+    def __init__(self, matrix: Any, *, name: str = "solve", shape: Sequence[int] | None = None) -> None:
+        self.sparse, self.operator, self.matrix = _checked_matrix(matrix, shape)
         if self.matrix.shape[0] != self.matrix.shape[1]:
             raise BadInput("matrix", "square", describe(self.matrix))
         self.unknowns = int(self.matrix.shape[0])
         self.dtype = torch.from_numpy(self.sparse.data[:0]).dtype if self.sparse is not None else self.matrix.dtype
         self.name, self.domain = name, Anywhere([self.unknowns])
-        _ = self.factors
+        _ = self.factors if self.operator is None else self.solver
+
+    @cached_property
+    def solver(self) -> str:
+        """The iteration that an operator is solved with: "cg" for a positive definite one, "minres" or "gmres"."""
+        assert self.operator is not None
+        return choose_solver(self.operator)
 
     @cached_property
     def factors(self) -> Any:
@@ -145,7 +177,9 @@ class Solve(Target):
 
     @property
     def bytes(self) -> int | None:
-        """Memory of the exact factors."""
+        """Memory of the exact factors; an operator has none."""
+        if self.operator is not None:
+            return None
         if self.sparse is None:
             return matrix_bytes(self.matrix)
         return int(self.factors.nnz * (self.sparse.dtype.itemsize + 4))
@@ -159,9 +193,22 @@ class Solve(Target):
             raise BadInput("inputs", f"of shape (n, {self.unknowns})", describe(inputs))
         if self.sparse is not None:
             solution = torch.from_numpy(np.ascontiguousarray(self.factors.solve(inputs.numpy().T).T))
+        elif self.operator is not None:
+            return self._iterate(inputs)
         else:
             solution = torch.linalg.lu_solve(*self.factors, inputs.T).T
         return collect(list(solution), [None] * len(inputs), solution.dtype)
+
+    def _iterate(self, inputs: Tensor) -> tuple[Tensor, list[str | None]]:
+        assert self.operator is not None
+        solution, residuals = krylov_solve(self.operator, inputs.T, self.solver)
+        failures = [
+            None
+            if left <= tolerance_of(self.operator)
+            else f"{NAMES[self.solver]} left a relative residual of {left:.2g}"
+            for left in residuals.tolist()
+        ]
+        return collect(list(solution.T.to(self.dtype)), failures, self.dtype)
 
     def error(self, outputs: Float[Tensor, "n k"], predictions: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """Relative 2-norm per input."""
@@ -175,12 +222,20 @@ def matrix_bytes(matrix: Any) -> int:
     return int(matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes)
 
 
-def _checked_matrix(matrix: Any) -> tuple[Any, Any]:
-    """(SciPy CSR or None, the same or a dense tensor).
+def _checked_matrix(
+    matrix: Any, shape: Sequence[int] | None, transpose: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Any, Operator | None, Any]:
+    """SciPy CSR or None, an operator or None, and whichever of them or a dense tensor it is.
 
     Raises:
         BadInput: for anything but a finite, non-empty, real matrix.
     """
+    if is_operator(matrix):
+        operator = as_operator(matrix, shape, transpose)
+        return None, operator, operator
+    if shape is not None or transpose is not None:
+        raise BadInput("matrix", "a callable, where shape or transpose is given", describe(matrix))
+    sparse = None
     if hasattr(matrix, "tocsr"):
         sparse = matrix.tocsr()
         if sparse.dtype not in (np.float32, np.float64):
@@ -191,9 +246,8 @@ def _checked_matrix(matrix: Any) -> tuple[Any, Any]:
             raise BadInput("matrix", "non-empty", describe(matrix))
         if not np.isfinite(sparse.data).all():
             raise BadInput("matrix", "finite", f"{int((~np.isfinite(sparse.data)).sum())} NaN or infinite entries")
-        dense = None
     else:
-        sparse, dense = None, as_floating("matrix", matrix, dimensions=2)
-    if not (sparse.data if dense is None else dense).any():
+        matrix = as_floating("matrix", matrix, dimensions=2)
+    if not (matrix if sparse is None else sparse.data).any():
         raise BadInput("matrix", "nonzero", "a matrix of zeros, whose relative error means nothing")
-    return sparse, sparse if dense is None else dense
+    return sparse, None, matrix if sparse is None else sparse

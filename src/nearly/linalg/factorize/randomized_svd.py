@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from nearly.linalg.operator import Operator
+
 GRAM = 2048  # the smaller side up to which its Gram matrix is formed: its eigenvalues take a few seconds
 OVERSAMPLING = 10  # Halko, Martinsson and Tropp 2011, section 4.2
 DEPTH = 3  # blocks of the Krylov space: as good as some DEPTH^2 power iterations (Musco and Musco 2015)
@@ -95,12 +97,7 @@ def randomized_svd(
     basis, tail = _by_gram(tall, rank, tolerance, energy, rounding)
     if basis is None:
         basis = _by_krylov(tall, rank, tolerance, energy, generator)
-    if wide:
-        basis = torch.linalg.qr(_times(tall, basis))[0]
-    q = torch.linalg.qr(_times(matrix, basis))[0]
-    right, small = torch.linalg.qr(_times(matrix.T, q))
-    u, values, vt = torch.linalg.svd(small.T)
-    left, right = q @ u, vt @ right.T
+    left, values, right = _triplets(matrix, torch.linalg.qr(_times(tall, basis))[0] if wide else basis)
     kept = float(values.double().square().sum())
     frobenius = math.sqrt(max(0.0, energy - kept) + rounding)
     if tail is None and (energy - kept < CLEAR * rounding or tall.shape[1] <= GRAM):
@@ -109,6 +106,46 @@ def randomized_svd(
     slack = 4 * math.sqrt(rank) * torch.finfo(_dtype(matrix)).eps * math.sqrt(energy)
     spectral = frobenius + slack if tail is None else tail + slack
     return LowRank(left, values, right, min(spectral, frobenius + slack), frobenius + slack)
+
+
+def matrix_free_svd(
+    operator: Operator, rank: int, *, generator: torch.Generator
+) -> tuple[Float[Tensor, "m k"], Float[Tensor, " k"], Float[Tensor, "k n"]]:
+    """The `rank` largest singular triplets, nearly, from some `4 rank + 30` products each with the matrix and its transpose.
+
+    The block Krylov route of `randomized_svd`. Nothing is known of what is left out: products bound no norm with certainty.
+
+    Args:
+        operator: with products of its transpose.
+        rank: of triplets; cut to the smaller side.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        Orthonormal columns, values (falling), orthonormal rows.
+
+    Raises:
+        BadInput: for an operator without transpose, or a rank below 1.
+
+    Example:
+        >>> from nearly.linalg.operator import as_operator
+        >>> diagonal = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
+        >>> operator = as_operator(lambda x: diagonal[:, None] * x, shape=(3, 3))
+        >>> matrix_free_svd(operator, 1, generator=torch.Generator().manual_seed(0))[1].round(decimals=6).tolist()
+        [4.0]
+    """
+    rank = min(require_int("rank", rank, least=1), *operator.shape)
+    wide = operator.shape[0] < operator.shape[1]
+    tall = operator.T if wide else operator
+    basis = _by_krylov(tall, rank, None, math.inf, generator)
+    return _triplets(operator, torch.linalg.qr(tall @ basis)[0] if wide else basis)
+
+
+def _triplets(matrix: Any, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular triplets of the matrix on the span of a basis of its rows."""
+    q = torch.linalg.qr(_times(matrix, basis))[0]
+    right, small = torch.linalg.qr(_times(matrix.T, q))
+    u, values, vt = torch.linalg.svd(small.T)
+    return q @ u, values, vt @ right.T
 
 
 def _dtype(matrix: Any) -> torch.dtype:
