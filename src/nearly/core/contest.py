@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BISECTIONS = 3  # fits spent on a smaller budget, once a budget that is no sample count meets the tolerance
 MARGIN = 0.85  # share of the tolerance that the smaller budget must meet: one just inside would fail its certificate half the time
 LEAST_RUNGS = 3  # budgets tried before a method's rate is believed
+DEAR = "dearer than one that meets the tolerance"
 HOPELESS = "its rate cannot reach the tolerance"
 MEETS = "meets the tolerance"
 CLOSE = 1.5  # levels within this factor of each other are alike
@@ -148,7 +149,9 @@ class Contest:
         running = list(self.contenders)
         while running:
             for contender in list(running):
-                if contender.ahead:
+                if contender.rungs and self._dear(contender):
+                    contender.stopped = DEAR
+                elif contender.ahead:
                     self.climb(contender)
                 else:
                     contender.stopped = "largest budget" if contender.rungs else "no samples to fit on"
@@ -169,10 +172,15 @@ class Contest:
         assert self.tolerance is not None
         if contender.level <= self.tolerance:
             return MEETS
-        cheapest = min((c.rungs[-1].operations for c in self.contenders if c.level <= self.tolerance), default=math.inf)
-        if contender.rungs[-1].operations >= cheapest:
-            return "dearer than one that meets the tolerance"
+        if self._dear(contender):
+            return DEAR
         return HOPELESS if contender.hopeless(self.tolerance) else ""
+
+    def _dear(self, contender: Contender) -> bool:
+        """Whether another meets the tolerance for less; more budget never makes a surrogate cheaper to ask."""
+        assert self.tolerance is not None
+        cheapest = min((c.rungs[-1].operations for c in self.contenders if c.level <= self.tolerance), default=math.inf)
+        return contender.rungs[-1].operations >= cheapest
 
     def _revive(self) -> None:
         """Nobody met the tolerance: let the most accurate of those given up climb to their end, in case a rate was misjudged.

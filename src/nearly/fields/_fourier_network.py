@@ -66,6 +66,7 @@ class FourierNetwork(nn.Module):
         self, channels: Sequence[int], dimension: int, width: int, modes: int, layers: int, generator: torch.Generator
     ) -> None:
         super().__init__()
+        self.outputs = channels[1]
         self.lift = nn.Sequential(
             linear(channels[0] + dimension, 2 * width, generator), nn.GELU(), linear(2 * width, width, generator)
         )
@@ -78,7 +79,7 @@ class FourierNetwork(nn.Module):
         """Outputs on the grid of the inputs."""
         grid = values.shape[2:]
         if not len(values):  # which transforms do not take
-            return values.new_zeros(0, self.project[-1].out_features, *grid)
+            return values.new_zeros(0, self.outputs, *grid)
         lines = [torch.arange(g, dtype=values.dtype, device=values.device) / g for g in grid]
         coordinates = torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1).expand(len(values), *grid, -1)
         lifted = self.lift(torch.cat([values.movedim(1, -1), coordinates], dim=-1))

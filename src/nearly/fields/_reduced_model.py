@@ -76,12 +76,13 @@ class ReducedModel(Model):
             derived["_right"] = self.load_scale[None] @ self.loads
         self._lift = float(self.lift)
         if "residual_operators" in self._buffers:
-            self._tail = float(self.tail)
-            self._slack = float(self.slack.norm()) / EPS64
+            slack = float(self.slack.norm())
+            self._tail = max(float(self.tail), slack)
+            self._rounding = slack / (EPS64 * self._tail)
             if self._constant_loads:
                 derived["_load"] = self.load_scale[None] @ self.residual_loads
                 derived["_load_norm"] = derived["_load"].norm(dim=1)
-                derived["_load_weights"] = self.load_scale.norm()
+                derived["_load_tail"] = self._tail * self.load_scale.norm()
         for name, value in derived.items():
             self.register_buffer(name, value, persistent=False)
 
@@ -143,17 +144,17 @@ class ReducedModel(Model):
     def _bound(self, parameters: Tensor, theta: Tensor, solution: Tensor) -> Tensor:
         norm, tensors = torch.linalg.vector_norm, cast("dict[str, Tensor]", self._buffers)
         if self._constant_loads:
-            load, load_norm, weights = tensors["_load"], tensors["_load_norm"], tensors["_load_weights"]
+            load, load_norm, tail = tensors["_load"], tensors["_load_norm"], tensors["_load_tail"]
         else:
             phi = self._phi(parameters)
             load = phi @ self.residual_loads
-            load_norm, weights = norm(load, dim=1), norm(phi, dim=1)
+            load_norm, tail = norm(load, dim=1), self._tail * norm(phi, dim=1)
         outer = (theta.unsqueeze(2) * (solution / tensors["scale"]).unsqueeze(1)).flatten(1)
         residual = norm(torch.addmm(load, outer, tensors["residual_operators"], alpha=-1), dim=1)
-        weights = norm(outer, dim=1) + weights  # at least the 2-norm of all weights
+        tail = torch.add(tail, norm(outer, dim=1), alpha=self._tail)  # at least `tail` times the 2-norm of all weights
         # The rounding terms are in units of round-off, so that they hold in a lower precision too.
         eps = torch.finfo(residual.dtype).eps
-        residual = torch.add(torch.hypot(residual, self._tail * weights), weights, alpha=eps * self._slack)
+        residual = torch.add(torch.hypot(residual, tail), tail, alpha=eps * self._rounding)
         ratios = theta if self._unit_reference else theta[:, tensors["_coercive"]] / tensors["_reference"]
         least, most = torch.aminmax(ratios, dim=1)
         size = norm(solution, dim=1)

@@ -159,7 +159,7 @@ def initial_value_problem(
         raise BadInput("steps", f"a multiple of times ({times})", steps)
     coarse = []
     for factor in COARSE:
-        kept, fewer = points // factor, max(1, steps // (factor * times)) * times
+        kept, fewer = points // factor, max(1, 2 * steps // (factor * times)) * times
         if kept % 2 == 0 and kept >= _POINTS_LEAST:
             coarse.append(Fidelity(flow(equation, points, kept, time, times, fewer), kept))
 

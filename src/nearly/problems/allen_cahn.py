@@ -39,8 +39,8 @@ def allen_cahn(
 
     Returns:
         The target: inputs (n, points), outputs (n, points), or (n, times, points) where times > 1, in float64; all quantities are
-        dimensionless; errors are in L2. Its cheaper solvers carry a half, a quarter and an eighth of the modes and take as many
-        fewer steps.
+        dimensionless; errors are in L2. Its cheaper solvers carry a half, a quarter and an eighth of the modes, and take all, half
+        and a quarter of the steps.
 
     Raises:
         BadInput: for numbers that are out of range.
