@@ -36,7 +36,7 @@ def apply_symmetry(symmetry: Symmetry, fields: Float[Tensor, "n c *grid"]) -> Fl
 def find_symmetries(inputs: Float[Tensor, "n c *grid"], outputs: Float[Tensor, "n k *grid"]) -> list[Symmetry]:
     """Transformations g of the grid for which the pairs (g a, g u) look like the pairs (a, u).
 
-    Kernel regression is fitted to half of the pairs. On the other half its error on (g a, g u) is that on (a, u), if g is a
+    Kernel regression is fitted to half of the pairs. On the other half its median error on (g a, g u) is that on (a, u), if g is a
     symmetry of the map and of the distribution of inputs; otherwise it is larger. What the regression cannot resolve, this does
     not see.
 
@@ -50,13 +50,14 @@ def find_symmetries(inputs: Float[Tensor, "n c *grid"], outputs: Float[Tensor, "
     half = min(MOST, len(inputs) // 2)
     model = KernelModel.from_pairs(inputs[:half], outputs[:half], None)
     rest = slice(half, 2 * half)
+    sizes = outputs[rest].double().flatten(1).norm(dim=1)
 
     def error(symmetry: Symmetry | None) -> float:
         a, u = inputs[rest], outputs[rest]
         if symmetry is not None:
             a, u = apply_symmetry(symmetry, a), apply_symmetry(symmetry, u)
-        u = u.double()
-        return float(((model(a.double()) - u).flatten(1).norm(dim=1) / u.flatten(1).norm(dim=1)).mean())
+        misses = (model(a.double()) - u).flatten(1).norm(dim=1)
+        return float((misses / sizes)[sizes > 0].median())  # a mean would be that of the few largest
 
     most = ALIKE * error(None)
     grid = inputs.shape[2:]

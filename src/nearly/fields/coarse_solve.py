@@ -55,31 +55,19 @@ def fidelity(target: Target | None, level: int) -> Fidelity:
     return coarse[len(coarse) - level]
 
 
-def solve_rows(solver: Any, inputs: Tensor) -> Tensor:
-    """A solver applied row by row, without gradients.
-
-    Raises:
-        BadInput: for no rows at all; only an answer tells the shape of answers.
-    """
-    if not len(inputs):
-        raise BadInput("inputs", "at least one row", tuple(inputs.shape))
-    with torch.no_grad():
-        return torch.stack([torch.as_tensor(solver(x)) for x in inputs])
-
-
 class CoarseModel(Model):
     """Calls the target's coarse solver."""
 
     needs_target = True
 
-    def __init__(self, *, level: int, unknowns: int, solver: Any) -> None:
+    def __init__(self, *, level: int, unknowns: int, fidelity: Fidelity) -> None:
         super().__init__(level=level, unknowns=unknowns)
-        self.solver = solver
+        self.fidelity = fidelity
 
     @classmethod
     def restore(cls, settings: dict[str, Any], tensors: dict[str, Tensor], target: Target | None) -> CoarseModel:
-        """Take the solver of the recorded level from the target."""
-        return cls(**settings, solver=fidelity(target, settings["level"]).solver)
+        """Take the fidelity of the recorded level from the target."""
+        return cls(**settings, fidelity=fidelity(target, settings["level"]))
 
     @property
     def operations(self) -> int:
@@ -88,7 +76,7 @@ class CoarseModel(Model):
 
     def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """One coarse solve per input."""
-        return solve_rows(self.solver, inputs)
+        return self.fidelity(inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,4 +109,4 @@ class CoarseSolve(Method):
 
     def _fit(self, target: Field, supply: Supply, generator: torch.Generator) -> CoarseModel:
         chosen = fidelity(target, self.level)
-        return CoarseModel(level=self.level, unknowns=chosen.unknowns, solver=chosen.solver)
+        return CoarseModel(level=self.level, unknowns=chosen.unknowns, fidelity=chosen)

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nearly.core.errors import SolverFailed
 from nearly.core.method import Method
 from nearly.core.surrogate import Model
 from nearly.fields._components import inner_product
-from nearly.fields.coarse_solve import CoarseSolve, fidelity, solve_operations, solve_rows
+from nearly.fields.coarse_solve import CoarseSolve, fidelity, solve_operations
 from nearly.fields.kernel_regression import KernelModel
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
     from nearly.core.nouns import Field
+    from nearly.core.nouns.field import Fidelity
     from nearly.core.supply import Supply
     from nearly.core.target import Target
 
@@ -40,19 +42,19 @@ class CorrectedModel(Model):
 
     needs_target = True
 
-    def __init__(self, *, level: int, unknowns: int, solver: Any, correction: KernelModel) -> None:
+    def __init__(self, *, level: int, unknowns: int, fidelity: Fidelity, correction: KernelModel) -> None:
         super().__init__(level=level, unknowns=unknowns)
-        self.solver, self.correction = solver, correction
+        self.fidelity, self.correction = fidelity, correction
         self.settings["correction"] = correction.settings
 
     @classmethod
     def restore(cls, settings: dict[str, Any], tensors: dict[str, Tensor], target: Target | None) -> CorrectedModel:
-        """Take the solver of the recorded level from the target."""
+        """Take the fidelity of the recorded level from the target."""
         parts: dict[str, Any] = {name.removeprefix("correction."): tensor for name, tensor in tensors.items()}
         return cls(
             level=settings["level"],
             unknowns=settings["unknowns"],
-            solver=fidelity(target, settings["level"]).solver,
+            fidelity=fidelity(target, settings["level"]),
             correction=KernelModel(**settings["correction"], **parts),
         )
 
@@ -63,7 +65,7 @@ class CorrectedModel(Model):
 
     def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """Coarse solutions, corrected."""
-        coarse = solve_rows(self.solver, inputs)
+        coarse = self.fidelity(inputs)
         return coarse + self.correction(coarse)
 
 
@@ -95,7 +97,13 @@ class CorrectedCoarseSolve(Method):
     def _fit(self, target: Field, supply: Supply, generator: torch.Generator) -> CorrectedModel:
         chosen = fidelity(target, self.level)
         pairs = supply.fitting(self.samples)
-        coarse = solve_rows(chosen.solver, pairs.inputs)
+        coarse = chosen(pairs.inputs)
+        solved = coarse.flatten(1).isfinite().all(dim=1)
+        if int(solved.sum()) < 4:
+            raise SolverFailed(
+                f"the coarse solver of level {self.level} returned NaN or infinite entries at "
+                f"{int((~solved).sum())} of {len(solved)} inputs; another level may do"
+            )
         product = inner_product(target, pairs.outputs)
-        correction = KernelModel.from_pairs(coarse, pairs.outputs - coarse, product)
-        return CorrectedModel(level=self.level, unknowns=chosen.unknowns, solver=chosen.solver, correction=correction)
+        correction = KernelModel.from_pairs(coarse[solved], (pairs.outputs - coarse)[solved], product)
+        return CorrectedModel(level=self.level, unknowns=chosen.unknowns, fidelity=chosen, correction=correction)

@@ -161,7 +161,7 @@ def initial_value_problem(
     for factor in COARSE:
         kept, fewer = points // factor, max(1, 2 * steps // (factor * times)) * times
         if kept % 2 == 0 and kept >= _POINTS_LEAST:
-            coarse.append(Fidelity(flow(equation, points, kept, time, times, fewer), kept))
+            coarse.append(Fidelity(flow(equation, points, kept, time, times, fewer), kept, vectorized=True))
 
     def sample(n: int, generator: int | torch.Generator) -> Tensor:
         return deviation * gaussian_field(n, points, generator_from(generator))

@@ -31,10 +31,25 @@ class Fidelity:
     Attributes:
         solver: as the target's own.
         unknowns: how many unknowns it solves for; orders fidelities by cost.
+        vectorized: whether `solver` takes all inputs (n, ...) at once.
     """
 
     solver: Solver
     unknowns: int
+    vectorized: bool = False
+
+    def __call__(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """Answers to all inputs, without gradients.
+
+        Raises:
+            BadInput: for no inputs at all; only an answer tells the shape of answers.
+        """
+        if not len(inputs):
+            raise BadInput("inputs", "at least one row", tuple(inputs.shape))
+        with torch.no_grad():
+            if self.vectorized:
+                return torch.as_tensor(self.solver(inputs))
+            return torch.stack([torch.as_tensor(self.solver(x)) for x in inputs])
 
 
 class Field(Target):
