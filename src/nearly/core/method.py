@@ -25,7 +25,7 @@ class Method(ABC):
     `name`, `nouns`, `rows` (of the source list), `replaces`, `certificate` (kind), `rate`, `cost`,
     `parameters` (name -> constraint: `["integer", least, most]`, `["real", above, below]` or `["choice", ...]`, a leading
     "optional " allows None), `budget` (the parameter that grows, its `start`, `factor` and `most`) and `skips` (contract check ->
-    reason).
+    reason); where fits take long, `quick` (name -> value: the parameters that the contract is checked with).
     """
 
     card: ClassVar[dict[str, Any]]

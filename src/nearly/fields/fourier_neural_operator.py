@@ -38,6 +38,7 @@ CARD = {
         "layers": ["integer", 1, None],
     },
     "budget": {"parameter": "samples", "start": 32, "factor": 4, "most": 4096},
+    "quick": {"epochs": 15},
     "skips": {},
 }
 

@@ -41,8 +41,8 @@ def accepted(method_class: type[Method], problems: Sequence[Problem]) -> Iterato
 
 
 def ladder(method_class: type[Method], target: Target) -> list[Method]:
-    """The method at its first few budgets."""
-    method = method_class()
+    """The method at its first few budgets, with what its card says to be quick."""
+    method = method_class(**method_class.card.get("quick", {}))
     available = min(Supply(target, 0).available, MOST_SAMPLES)
     return [method if b is None else method.with_budget(b) for b in method.budgets(target, available)[:RUNGS]]
 
