@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from nearly.core.nouns import Matrix
     from nearly.core.supply import Supply
+    from nearly.core.target import Target
 
 BREAKS = "counted_cost"
 SAYS = "and the target needs"
@@ -67,6 +68,11 @@ class Dear(Method):
 
     model = DearModel
     rank: int = 4
+
+    @classmethod
+    def refuses(cls, target: Target) -> str | None:
+        """As the member that it is made of."""
+        return super().refuses(target) or TruncatedSVD.refuses(target)
 
     def _fit(self, target: Matrix, supply: Supply, generator: torch.Generator) -> DearModel:
         honest = TruncatedSVD(rank=self.rank)._fit(target, supply, generator)
