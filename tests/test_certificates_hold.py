@@ -1,29 +1,46 @@
-"""The promise itself: 200 certified fits over all nouns, each faced with 2,000 further fresh inputs."""
+"""The promise itself: some 200 certified fits over all members of all nouns, each faced with 2,000 further fresh inputs."""
 
 import statistics
+from collections import defaultdict
 
 import pytest
-from benchmarks.certificates import QUANTILE, Outcome, study
+from benchmarks.certificates import Outcome, broken, study
+
+from nearly.core import registry
 
 
 @pytest.fixture(scope="module")
 def outcomes() -> list[Outcome]:
-    return study(20)
+    return study(least=1, most=3, seconds=1.0)
+
+
+def of_members(outcomes: list[Outcome]) -> dict[str, list[Outcome]]:
+    found = defaultdict(list)
+    for outcome in outcomes:
+        found[outcome.case.method.id()].append(outcome)
+    return found
 
 
 def test_levels_are_exceeded_no_more_often_than_certified(outcomes):
-    # At 99% confidence about 1% of fits may be broken; 4 of 200 leaves room for the luck of these seeds.
-    assert len(outcomes) == 200
-    assert sum(o.exceeded > 1 - QUANTILE for o in outcomes) <= 4
+    assert len(outcomes) >= 200
+    assert of_members(outcomes).keys() == registry.cards().keys()
+    # At 99% confidence about 1% of fits may be broken; 2% leaves room for the luck of these seeds.
+    assert broken(outcomes) <= 0.02 * len(outcomes), [o.case.name for o in outcomes if broken([o])]
 
 
 def test_levels_are_not_vacuous(outcomes):
-    for name in {o.case for o in outcomes}:
-        assert 0.5 <= statistics.median(o.sharpness for o in outcomes if o.case == name) <= 2, name
+    for name, mine in of_members(outcomes).items():
+        assert 0.5 <= statistics.median(o.sharpness for o in mine) <= 2, name
 
 
-def test_bounds_hold_and_are_sharp(outcomes):
+def test_bounds_hold_even_where_round_off_rules(outcomes):
     bounded = [o for o in outcomes if o.least_ratio is not None]
-    assert len(bounded) == 40
-    assert min(o.least_ratio for o in bounded) >= 1
-    assert statistics.median(o.median_ratio for o in bounded) <= 10
+    assert {o.case.exact for o in bounded} == {True, False}
+    for outcome in bounded:
+        assert outcome.least_ratio >= 1, outcome.case.name
+
+
+def test_bounds_are_sharp_at_useful_errors(outcomes):
+    for name, mine in of_members(outcomes).items():
+        ratios = [o.median_ratio for o in mine if o.median_ratio is not None and not o.case.exact]
+        assert not ratios or statistics.median(ratios) <= 10, name
