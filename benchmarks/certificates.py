@@ -25,7 +25,7 @@ from nearly.testing._problems import Problem
 
 FRESH = 2000
 QUANTILE, CONFIDENCE = 0.95, 0.99
-SAMPLES, SIMULATED = 1000, 200  # inputs that certify; a simulation is asked for fewer
+SAMPLES, SIMULATED = 400, 200  # inputs that certify; a simulation is asked for fewer
 USEFUL = 1e-2  # median error up to which a bound is of use, so that it should be sharp
 EXACT = 1e-2  # of `floor`: round-off alone
 LOOK = 50  # inputs that tell the median error when a budget is chosen
