@@ -632,6 +632,8 @@ def test_ctrl_c_saves_the_best_and_exits_130(tmp_path, limit, kept):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # Shells start background jobs with the signal ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 60

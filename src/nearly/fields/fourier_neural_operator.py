@@ -225,8 +225,7 @@ def _shared_grid(inputs: torch.Size, outputs: torch.Size) -> tuple[tuple[int, ..
 
 
 def _scales(name: str, fields: Float[Tensor, "n c *grid"]) -> dict[str, Tensor]:
-    """Mean and standard deviation of every channel, summed in double precision: squares may leave the range of single."""
-    over, double = (0, *range(2, fields.ndim)), fields.double()
-    mean = double.mean(dim=over, keepdim=True)[0].to(fields)
-    scale = double.std(dim=over, keepdim=True)[0].to(fields)
-    return {f"{name}_mean": mean, f"{name}_scale": torch.where(scale > 0, scale, torch.ones_like(scale))}
+    """Mean and standard deviation of every channel."""
+    over = (0, *range(2, fields.ndim))
+    mean, scale = fields.mean(dim=over, keepdim=True), fields.std(dim=over, keepdim=True)
+    return {f"{name}_mean": mean[0], f"{name}_scale": torch.where(scale > 0, scale, torch.ones_like(scale))[0]}
