@@ -130,8 +130,6 @@ def kernel_thinning(
         weights = as_floating("weights", weights, dimensions=1).to(points)
         if len(weights) != len(points) or not bool((weights > 0).all()):
             raise BadInput("weights", f"{len(points)} positive numbers", describe(weights))
-    # Every choice compares sums; in single precision their round-off, which is not the same on all threads, would decide some.
-    points, weights = points.double(), weights.double()
     rounds = max(0, math.ceil(math.log2(len(points) / size)))
     index = _resample(weights, size << rounds, generator)
     parts = math.ceil((size << min(rounds, 1)) / LEFT)
