@@ -36,8 +36,9 @@ class RandomizedSVD(Method):
     """The product with the k largest singular triplets, found from a Gram matrix or a random block Krylov space, and the proven
     bound of the 2-norm of what they leave out on every product.
 
-    `nearly.linalg.factorize.randomized_svd` is the algorithm. Where neither side is below 2,048, the 2-norm left out is bounded by
-    the Frobenius norm, which is far above it where singular values fall slowly; `TruncatedSVD` then costs more and bounds better.
+    `nearly.linalg.factorize.randomized_svd` is the algorithm. For matrices beyond some 4,096 x 4,096 with no side below 2,048, the
+    2-norm left out is bounded by the Frobenius norm, which is far above it where singular values fall slowly; `TruncatedSVD` then
+    costs more and bounds better.
 
     Sources: Halko, Martinsson and Tropp 2011, Finding structure with randomness, arXiv 0909.4061; Musco and Musco 2015,
     Randomized block Krylov methods, arXiv 1504.05477.

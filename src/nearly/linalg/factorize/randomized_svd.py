@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from nearly.linalg.operator import Operator
 
 GRAM = 2048  # the smaller side up to which its Gram matrix is formed: its eigenvalues take a few seconds
+OPERATIONS = (
+    2**36
+)  # of a larger residual's Gram matrix, up to which its largest eigenvalue is taken: 4 s for a side of 4,096
 OVERSAMPLING = 10  # Halko, Martinsson and Tropp 2011, section 4.2
 DEPTH = 3  # blocks of the Krylov space: as good as some DEPTH^2 power iterations (Musco and Musco 2015)
 BLOCK = 32  # vectors of a block where the rank is not known
@@ -56,8 +59,8 @@ def randomized_svd(
     - Otherwise, orthonormal bases of a block Krylov space `[G, A^T A G, ...]` of a Gaussian block G, and the triplets of A on it.
 
     The bounds hold for any draw of G, and hold of the matrix as stored: they add the rounding of the sums that they come from. The
-    2-norm is an eigenvalue of a Gram matrix where the smaller side is at most 2,048, and else the Frobenius norm, which
-    may exceed it by far where singular values fall slowly.
+    2-norm is an eigenvalue of a Gram matrix where the smaller side is at most 2,048, or the larger side times the square of the
+    smaller at most 4,096^3, and else the Frobenius norm, which may exceed it by far where singular values fall slowly.
 
     Sources: Halko, Martinsson and Tropp 2011, Finding structure with randomness, arXiv 0909.4061; Musco and Musco 2015, Randomized
     block Krylov methods, arXiv 1504.05477, algorithm 2; Yu, Gu and Li 2018, arXiv 1606.09402, section 3, for the Frobenius
@@ -100,7 +103,7 @@ def randomized_svd(
     left, values, right = _triplets(matrix, torch.linalg.qr(_times(tall, basis))[0] if wide else basis)
     kept = float(values.double().square().sum())
     frobenius = math.sqrt(max(0.0, energy - kept) + rounding)
-    if tail is None and (energy - kept < CLEAR * rounding or tall.shape[1] <= GRAM):
+    if tail is None and (energy - kept < CLEAR * rounding or _takes_gram(matrix)):
         tail, direct = _residual(matrix, left * values, right)
         frobenius = min(frobenius, direct)
     slack = 4 * math.sqrt(rank) * torch.finfo(_dtype(matrix)).eps * math.sqrt(energy)
@@ -223,10 +226,16 @@ def _by_krylov(
     return basis @ vt[:rank].T
 
 
+def _takes_gram(matrix: Any) -> bool:
+    """Whether the Gram matrix of what is left out may be formed."""
+    small, large = sorted(matrix.shape)
+    return small <= GRAM or large * small**2 <= OPERATIONS
+
+
 def _residual(matrix: Any, left: Tensor, right: Tensor) -> tuple[float | None, float]:
-    """2-norm (where the smaller side is at most GRAM) and Frobenius norm of `A - left right`, some rows at a time."""
+    """2-norm (where `_takes_gram`) and Frobenius norm of `A - left right`, some rows at a time."""
     side = min(matrix.shape)
-    gram = torch.zeros(side, side, dtype=left.dtype, device=left.device) if side <= GRAM else None
+    gram = torch.zeros(side, side, dtype=left.dtype, device=left.device) if _takes_gram(matrix) else None
     wide = matrix.shape[0] < matrix.shape[1]
     square = 0.0
     turned = matrix.T if wide else matrix
