@@ -58,6 +58,8 @@ def test_every_kind_of_operator_is_the_matrix(shape):
     assert [target.operator.transposed is None for target in kinds] == [False, False, False, True]
     halved = Matrix(Halves())
     assert halved.operator.symmetric
+    symmetric = Matrix(lambda x: x.flip(0), shape=(20, 20)).operator  # its own transpose, though none was given
+    torch.testing.assert_close(symmetric.T @ torch.eye(20), torch.eye(20).flip(0))
     torch.testing.assert_close(halved(torch.ones(2, 20)), torch.full((2, 20), 0.5).double())
 
 
