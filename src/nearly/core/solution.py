@@ -81,7 +81,7 @@ def conclude(
         many = f"{failed} of {converged.numel()} problems did not converge" if converged.ndim else "it did not converge"
         worst = residual[~converged]
         size = "NaN" if bool(worst.isnan().any()) else f"{float(worst.max()):.3g}"
-        asked = torch.as_tensor(tolerance).expand(residual.shape)[~converged].min()
+        asked = torch.as_tensor(tolerance, device=residual.device).expand(residual.shape)[~converged].min()
         broke = broken is not None and bool((broken & ~converged).any())
         status = f"{many}: the largest residual is {size}, above the tolerance of {float(asked):.3g}; " + (
             why if broke else advice

@@ -18,6 +18,7 @@ from nearly.core.certificate import KINDS
 from nearly.core.domain import Anywhere
 from nearly.core.errors import BadInput, OutOfDomain, OutsideDomainWarning
 from nearly.core.registry import read_card
+from nearly.testing._cards import bad_values, require_constraints, require_keys, require_skips
 from nearly.testing._fitting import accepted, ask, at_reference, fitted, inside
 from nearly.testing._problems import reference_problems
 
@@ -44,10 +45,7 @@ def check_card_complete(method_class: type[Method], problems: Sequence[Problem])
     from nearly.testing.method_contract import method_checks
 
     card = method_class.card
-    for key, kind in KEYS.items():
-        assert key in card, f"the card lacks {key!r}"
-        assert isinstance(card[key], kind), f"the card's {key!r} is no {kind.__name__}"
-        assert kind is not str or card[key], f"the card's {key!r} is empty"
+    require_keys(card, KEYS)
     source = inspect.getsourcefile(method_class)
     assert source is not None, "the class has no source file, so no card can be read"
     assert read_card(Path(source)) == card, f"the literal CARD in {Path(source).name} is not the card of the class"
@@ -62,51 +60,13 @@ def check_card_complete(method_class: type[Method], problems: Sequence[Problem])
     have = {field.name for field in fields(method_class)}
     assert set(card["parameters"]) == have, f"the card's parameters {sorted(card['parameters'])} are not {sorted(have)}"
     require_constraints(card)
-    names = {check.name for check in method_checks()}
-    for name, reason in card["skips"].items():
-        assert name in names, f"the card skips {name!r}, which is no check: {', '.join(sorted(names))}"
-        assert isinstance(reason, str), f"the card gives no reason to skip {name!r}"
-        assert len(reason.split()) >= 3, f"the card gives no reason to skip {name!r}"
-    method_class()  # the defaults keep the card's own constraints, or this raises
-
-
-def require_constraints(card: dict[str, Any]) -> None:
-    for name, (kind, *limits) in card["parameters"].items():
-        plain = kind.removeprefix("optional ")
-        assert plain in ("integer", "real", "choice"), f"the card's parameter {name!r} has the unknown kind {kind!r}"
-        assert plain == "choice" or len(limits) == 2, (
-            f"the card's parameter {name!r} needs two limits, None for no limit"
-        )
-        assert limits, f"the card's parameter {name!r} has no choices"
     growth = card.get("budget")
     if growth is not None:
         lacking = {"parameter", "start", "factor", "most"} - set(growth)
         assert not lacking, f"the card's budget lacks {', '.join(sorted(lacking))}"
         assert growth["parameter"] in card["parameters"], f"the card's budget {growth['parameter']!r} is no parameter"
-
-
-def bad_values(constraint: list[Any]) -> list[Any]:
-    """Values that a card's constraint forbids.
-
-    Example:
-        >>> bad_values(["integer", 1, 3])
-        [0, 4, nan, inf, 1.5, '3', True, [1], None]
-    """
-    kind, *limits = constraint
-    optional = kind.startswith("optional ")
-    kind = kind.removeprefix("optional ")
-    values: list[Any]
-    if kind == "integer":
-        least, most = limits
-        values = [least - 1] if least is not None else []
-        values += [most + 1] if most is not None else []
-        values += [math.nan, math.inf, 1.5, "3", True, [1]]
-    elif kind == "real":
-        values = [limit for limit in limits if limit is not None]
-        values += [math.nan, math.inf, -math.inf, "0.5", True, [1.0]]
-    else:
-        values = ["no such choice", math.nan, ["no such choice"]]
-    return values if optional else [*values, None]
+    require_skips(card, method_checks())
+    method_class()  # the defaults keep the card's own constraints, or this raises
 
 
 def check_bad_parameters(method_class: type[Method], problems: Sequence[Problem]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from nearly.core.errors import BadInput, NearlyError, NotConverged
 from nearly.core.registry import read_card
 from nearly.core.solution import CONVERGED, Solution
-from nearly.testing._entry import bad_values, require_constraints
+from nearly.testing._cards import bad_values, require_constraints, require_keys, require_skips
 from nearly.testing._fitting import same_bits
 from nearly.testing._globals import global_state, odd_globals
 from nearly.testing.solver_problems import SolverProblem
@@ -63,10 +63,7 @@ def check_card_complete(member: Iteration, problems: Sequence[SolverProblem]) ->
     from nearly.testing.solver_contract import solver_checks
 
     card = member.card
-    for key, kind in KEYS.items():
-        assert key in card, f"the card lacks {key!r}"
-        assert isinstance(card[key], kind), f"the card's {key!r} is no {kind.__name__}"
-        assert kind is not str or card[key], f"the card's {key!r} is empty"
+    require_keys(card, KEYS)
     source = inspect.getsourcefile(member.function)
     assert source is not None, "the function has no source file, so no card can be read"
     literal = read_card(Path(source))
@@ -82,12 +79,8 @@ def check_card_complete(member: Iteration, problems: Sequence[SolverProblem]) ->
     assert "check" in keywords, "the function has no keyword-only check=, which returns what has not converged"
     for name in card["differentiable"]:
         assert name in taken, f"the card calls {name!r} differentiable, which is no argument"
-    require_constraints(dict(card))
-    names = {check.name for check in solver_checks()}
-    for name, reason in card["skips"].items():
-        assert name in names, f"the card skips {name!r}, which is no check: {', '.join(sorted(names))}"
-        assert isinstance(reason, str), f"the card gives no reason to skip {name!r}"
-        assert len(reason.split()) >= 3, f"the card gives no reason to skip {name!r}"
+    require_constraints(card)
+    require_skips(card, solver_checks())
     assert problems, f"there are no problems of the kind {card['kind']!r}"
 
 
@@ -108,12 +101,19 @@ def check_bad_inputs(member: Iteration, problems: Sequence[SolverProblem]) -> No
         for name, value in problem.arguments.items():
             wrong: dict[str, Any] = {"text": "text"}
             if isinstance(value, Tensor):
-                for entry in (float("nan"), float("inf")):
-                    wrong[str(entry)] = value.clone(memory_format=torch.contiguous_format)
-                    wrong[str(entry)].view(-1)[-1] = entry
-                wrong["no entries"] = value[..., :0] if value.ndim else value.new_empty(0)
+                wrong |= _spoiled(value)
+            elif isinstance(value, list) and all(isinstance(part, Tensor) for part in value):
+                wrong |= {what: [*value[:-1], other] for what, other in _spoiled(value[-1]).items()}
             for what, other in wrong.items():
                 _refused(member, problem, name, {name: other}, f"{name} with {what}")
+
+
+def _spoiled(value: Tensor) -> dict[str, Tensor]:
+    wrong = {}
+    for entry in (float("nan"), float("inf")):
+        wrong[str(entry)] = value.clone(memory_format=torch.contiguous_format)
+        wrong[str(entry)].view(-1)[-1] = entry
+    return wrong | {"no entries": value[..., :0] if value.ndim else value.new_empty(0)}
 
 
 def _refused(
@@ -242,6 +242,7 @@ def check_leaves_no_trace(member: Iteration, problems: Sequence[SolverProblem]) 
             first = tensors_of(member(problem).value)
             changed = [name for name, value in global_state().items() if before[name] != value]
         assert not changed, f"{problem.name}: it changes {', '.join(changed)}"
+        assert first, f"{problem.name}: the value holds no tensors"
         changed = [name for name, value in kept.items() if not same_bits(value, problem.arguments[name])]
         assert not changed, f"{problem.name}: it changes its arguments {', '.join(changed)} in place"
         second = tensors_of(member(problem).value)
