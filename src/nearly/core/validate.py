@@ -46,6 +46,19 @@ def require_float(name: str, value: object, *, above: float | None = None, below
     return number
 
 
+def require_at_least(name: str, value: object, least: float, *, below: float | None = None) -> float:
+    """A finite real number from `least` on, which it may be, to `below`, which it may not.
+
+    Raises:
+        BadInput: otherwise.
+    """
+    return (
+        float(least)
+        if value == least and not isinstance(value, bool)
+        else require_float(name, value, above=least, below=below)
+    )
+
+
 def require_int(name: str, value: object, *, least: int | None = None, most: int | None = None) -> int:
     """An integer (a bool is none) within the given closed range.
 
@@ -163,6 +176,12 @@ def check_parameter(name: str, value: Any, constraint: list[Any]) -> Any:
         return require_int(name, value, least=limits[0], most=limits[1])
     if kind == "real":
         return require_float(name, value, above=limits[0], below=limits[1])
+    if kind == "at least":
+        return require_at_least(name, value, limits[0], below=limits[1])
+    if kind == "pair":
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            raise BadInput(name, "a pair of real numbers", describe(value))
+        return tuple(require_at_least(name, one, limits[0], below=limits[1]) for one in value)
     if value not in limits:
         raise BadInput(name, f"one of {', '.join(map(str, limits))}", value)
     return value

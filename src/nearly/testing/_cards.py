@@ -31,7 +31,9 @@ def require_constraints(card: Mapping[str, Any]) -> None:
     """The parameters' constraints are ones that can be checked."""
     for name, (kind, *limits) in card["parameters"].items():
         plain = kind.removeprefix("optional ")
-        assert plain in ("integer", "real", "choice"), f"the card's parameter {name!r} has the unknown kind {kind!r}"
+        assert plain in ("integer", "real", "at least", "pair", "choice"), (
+            f"the card's parameter {name!r} has the unknown kind {kind!r}"
+        )
         assert plain == "choice" or len(limits) == 2, (
             f"the card's parameter {name!r} needs two limits, None for no limit"
         )
@@ -57,6 +59,11 @@ def bad_values(constraint: list[Any]) -> list[Any]:
     elif kind == "real":
         values = [limit for limit in limits if limit is not None]
         values += [math.nan, math.inf, -math.inf, "0.5", True, [1.0]]
+    elif kind in ("at least", "pair"):
+        least, below = limits
+        values = [least - 1, math.nan, math.inf, -math.inf, "0.5", True, [1.0]] + ([below] if below is not None else [])
+        if kind == "pair":
+            values = [*values, *((value, least) for value in values), (least, least, least)]
     else:
         values = ["no such choice", math.nan, ["no such choice"]]
     return values if optional else [*values, None]

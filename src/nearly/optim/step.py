@@ -1,0 +1,291 @@
+"""What a transform sees of a step, and what it may ask for beyond the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from nearly.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from nearly.optim._layers import Layer, LayerRecords
+
+CLOSURE = "def closure(): return loss_function(model(inputs), targets)\noptimizer.step(closure)"
+NEEDS = {
+    "loss": "the loss",
+    "closure": "further evaluations of loss and gradient",
+    "curvature": "Hessian-vector products",
+    "layers": "inputs and output gradients of linear layers",
+    "values": "values of the loss alone",
+}
+SHARED = "shared"  # key of the state that belongs to no single parameter
+
+
+class Transform(Protocol):
+    """One part of an optimizer: turns updates into updates, one for each parameter of a group.
+
+    It is a frozen dataclass of its settings, made anew from the parameter group at every step. It never writes into the updates
+    that it is given (the first are the gradients, others may be state).
+
+    Attributes:
+        needs: what it asks for beyond the gradient, of `NEEDS`.
+        elementwise: whether each number of a result depends on that entry of updates, parameters and state alone.
+        descend: where one kernel transforms the updates and moves the parameters by them: takes both in place of a call.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    elementwise: ClassVar[bool] = False
+    descend: ClassVar[Callable[..., None] | None] = None
+
+    def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
+        """The updates, transformed."""
+        ...
+
+    def wants(self, number: int) -> tuple[str, ...]:
+        """What it asks for at the step of this number, the first being 1."""
+        return self.needs
+
+
+class Ask:
+    """What one call of `step` gets from the training loop: the loss, gradients, and all that a closure can give.
+
+    Attributes:
+        loss: as the closure gave it; None without one.
+        values_alone: whether there are no gradients.
+    """
+
+    def __init__(
+        self,
+        member: str,
+        needs: frozenset[str],
+        parameters: Sequence[Tensor],
+        closure: Callable[[], Any] | None,
+        layers: LayerRecords | None,
+    ) -> None:
+        self.member, self.needs, self.parameters = member, needs, list(parameters)
+        self.closure, self.records = closure, layers
+        self.loss: Any = None
+        self.values_alone = "values" in needs
+        self._slopes: tuple[Tensor, ...] | None = None
+
+    def gradients(self, wants: frozenset[str]) -> None:
+        """Evaluate the closure, if there is one, so that all parameters that matter have their gradient in `.grad`.
+
+        Raises:
+            BadInput: where there is none, and the member asks for what it gives.
+        """
+        asked = self.needs & {"loss", "closure", "curvature", "values"}
+        if self.closure is None:
+            if asked:
+                what = " and ".join(NEEDS[need] for need in sorted(asked))
+                raise BadInput("closure", f"given, as {self.member} asks for {what}", None, f"Write\n{CLOSURE}")
+            return
+        if self.values_alone:
+            self.loss = self.value()
+        else:
+            self.loss = self.evaluate(graph="curvature" in wants)
+
+    def value(self) -> Tensor:
+        """The loss at the parameters as they are, without its gradient.
+
+        Raises:
+            BadInput: for a closure that calls `backward`.
+            RuntimeError: whatever else it raises.
+        """
+        with torch.no_grad():
+            try:
+                return self._scalar(self._called())
+            except RuntimeError as error:
+                if "does not require grad" in str(error):
+                    raise BadInput(
+                        "closure", "one that does not call backward()", "one that does", f"Write\n{CLOSURE}"
+                    ) from error
+                raise
+
+    def evaluate(self, *, graph: bool = False) -> Tensor:
+        """The loss at the parameters as they are; its gradients come into `.grad`. With `graph`, `products` may follow.
+
+        Raises:
+            BadInput: for a closure that calls `backward` where the graph is needed, or whose loss has none.
+        """
+        for parameter in self.parameters:
+            parameter.grad = None
+        with torch.enable_grad():
+            loss = self._scalar(self._called())
+            called_backward = any(parameter.grad is not None for parameter in self.parameters)
+            if called_backward and graph:
+                requirement = f"one that does not call backward(), as {self.member} asks for {NEEDS['curvature']}"
+                raise BadInput("closure", requirement, "one that does", f"Write\n{CLOSURE}")
+            self._slopes = None
+            if not called_backward:
+                if not loss.requires_grad:
+                    raise BadInput("closure", "one whose loss depends on the parameters", "a loss without a graph")
+                flags: dict[str, Any] = {"allow_unused": True, "create_graph": graph}
+                slopes = torch.autograd.grad(loss, self.parameters, **flags)
+                for parameter, slope in zip(self.parameters, slopes, strict=True):
+                    parameter.grad = None if slope is None else slope.detach()
+                self._slopes = slopes if graph else None
+        return loss.detach()
+
+    def products(self, vectors: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+        """`H v`, v having these parts for these parameters, and zero for others.
+
+        Raises:
+            BadInput: without a graph.
+        """
+        if self._slopes is None:
+            raise BadInput(
+                "closure", f"given, as {self.member} asks for {NEEDS['curvature']}", None, f"Write\n{CLOSURE}"
+            )
+        places = {id(parameter): i for i, parameter in enumerate(self.parameters)}
+        slopes = [self._slopes[places[id(parameter)]] for parameter in parameters]
+        live = [i for i, slope in enumerate(slopes) if slope is not None and slope.requires_grad]
+        if not live:
+            return [torch.zeros_like(parameter) for parameter in parameters]
+        flags: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+        with torch.enable_grad():
+            return list(torch.autograd.grad([slopes[i] for i in live], parameters, [vectors[i] for i in live], **flags))
+
+    def layers(self) -> list[Layer]:
+        """The linear layers with what the last backward pass brought them."""
+        assert self.records is not None  # members that need layers have records
+        return self.records.layers()
+
+    def sound(self) -> bool:
+        """Whether the loss is finite, where a member looks at it."""
+        looks = self.needs & {"loss", "closure", "values"}
+        return not looks or bool(torch.isfinite(torch.as_tensor(self.loss)).all())
+
+    def finish(self) -> Any:
+        """Let go of the graph; the loss."""
+        self._slopes = None
+        if self.records is not None:
+            self.records.clear()
+        return self.loss
+
+    def _called(self) -> Any:
+        assert self.closure is not None
+        return self.closure()
+
+    def _scalar(self, loss: Any) -> Tensor:
+        if isinstance(loss, float | int):
+            return torch.tensor(float(loss))
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise BadInput(
+                "closure",
+                f"one that returns the loss, a scalar, as {self.member} asks for it",
+                repr(loss),
+                f"Write\n{CLOSURE}",
+            )
+        return loss.reshape(())
+
+
+class Step:
+    """One step of the parameters of a group that are alike in dtype, device and number of steps taken.
+
+    Attributes:
+        parameters: that have gradients (all of them, where values alone are asked).
+        group: their parameter group, with the member's parameters.
+        number: of this step, 1 for the first.
+        gradients: negated where the group maximizes; never to be written into.
+        process_group: ranks over which matrices are shared out, or None.
+    """
+
+    def __init__(
+        self,
+        parameters: list[Tensor],
+        group: dict[str, Any],
+        number: int,
+        states: dict[Any, dict[str, Any]],
+        ask: Ask,
+        process_group: ProcessGroup | None,
+        place: int,
+    ) -> None:
+        self.parameters, self.group, self.number = parameters, group, number
+        self.process_group = process_group
+        self._states, self._ask, self._place = states, ask, place
+        self.gradients = self._oriented()
+
+    @property
+    def loss(self) -> Tensor:
+        """The loss at the parameters before the step."""
+        return -self._ask.loss if self.group["maximize"] else self._ask.loss
+
+    def state(self, name: str, make: Callable[[Tensor], Tensor] = torch.zeros_like) -> list[Tensor]:
+        """The tensors of this name that are kept from step to step, one per parameter; at first `make(parameter)`."""
+        found = []
+        for parameter in self.parameters:
+            kept = self._states[parameter]
+            if name not in kept:
+                kept[name] = make(parameter)
+            found.append(kept[name])
+        return found
+
+    def keep(self, name: str, values: Sequence[Tensor]) -> None:
+        """Put other tensors in the place of the kept ones."""
+        for parameter, value in zip(self.parameters, values, strict=True):
+            self._states[parameter][name] = value
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What is kept for the group as a whole, by name: tensors and numbers."""
+        return self._states[SHARED].setdefault(str(self._place), {})
+
+    def evaluate(self, *, graph: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Loss and gradients at the parameters as they now are, as transforms have moved them."""
+        loss = self._ask.evaluate(graph=graph)
+        return (-loss if self.group["maximize"] else loss), self._oriented()
+
+    def value(self) -> Tensor:
+        """The loss alone, at the parameters as they now are."""
+        loss = self._ask.value()
+        return -loss if self.group["maximize"] else loss
+
+    def product(self, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """The Hessian's product with a vector that has these parts."""
+        found = self._ask.products(vectors, self.parameters)
+        return list(torch._foreach_neg(found)) if self.group["maximize"] else found
+
+    def layers(self) -> list[Layer]:
+        """The module's linear layers with their inputs and output gradients."""
+        return self._ask.layers()
+
+    def generator(self) -> torch.Generator:
+        """Random numbers that depend on the seed, the group and this step's number alone."""
+        seed = (self.group["seed"] * 1_000_003 + self._place) * 1_000_003 + self.number
+        return torch.Generator().manual_seed(seed % 2**63)
+
+    def sound(self) -> bool:
+        """Whether all gradients are finite; also false where their squares overflow."""
+        if not self.gradients:
+            return True
+        return bool(torch.isfinite(norms(self.gradients).sum()))
+
+    def finish(self) -> None:
+        """Count the step."""
+        for parameter in self.parameters:
+            self._states[parameter]["step"] = self.number
+
+    def _oriented(self) -> list[Tensor]:
+        if self._ask.values_alone:
+            return []
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        for parameter, gradient in zip(self.parameters, found, strict=True):
+            if gradient.is_sparse:
+                raise BadInput("gradient", "dense", f"a sparse one, for a parameter of shape {tuple(parameter.shape)}")
+        return list(torch._foreach_neg(found)) if self.group["maximize"] else found
+
+
+def norms(tensors: Sequence[Tensor], order: float = 2.0) -> Tensor:
+    """The norms of the tensors' entries, in one tensor; of distributed ones over all ranks."""
+    return torch.stack([_full(norm) for norm in torch._foreach_norm(list(tensors), order)])
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """A distributed tensor's value, or the tensor itself."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -1,0 +1,80 @@
+"""First and second moments of updates, entry by entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from nearly.optim.step import Transform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nearly.optim.step import Step
+
+
+@dataclass(frozen=True)
+class Moments(Transform):
+    r"""Adam's direction $\hat m / (\sqrt{\hat v} + \epsilon)$ of running means m of updates and v of their squares, unbiased.
+
+    One pass over memory by torch's fused kernel.
+
+    Source: Kingma, Ba 2015, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, algorithm 1.
+
+    Args:
+        betas: decay of m, and of v.
+        eps: see above.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    elementwise: ClassVar[bool] = True
+
+    def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
+        """The directions."""
+        # The kernel moves parameters by -lr times the direction: zeros, moved with lr = -1, become the direction.
+        found = [torch.zeros_like(update) for update in updates]
+        self._fused(found, updates, step, -1.0, 0.0)
+        return found
+
+    def descend(self, updates: list[Tensor], step: Step) -> None:
+        """Move the parameters, in the same pass."""
+        self._fused(step.parameters, updates, step, step.group["lr"], step.group["weight_decay"])
+
+    def _fused(self, moved: list[Tensor], updates: list[Tensor], step: Step, rate: float, decay: float) -> None:
+        mean, square = step.state("mean"), step.state("square")
+        counts = [torch.tensor(float(step.number), device=updates[0].device)] * len(updates)
+        first, second = self.betas
+        torch._fused_adamw_(
+            moved, updates, mean, square, [], counts,
+            lr=rate, beta1=first, beta2=second, weight_decay=decay, eps=self.eps, amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SecondMoment(Transform):
+    r"""$u / (\sqrt{\hat v} + \epsilon)$, v the running mean of $u^2$, as in RMSprop; `unbiased` divides v by $1 - \beta^t$.
+
+    Args:
+        decay: $\beta$ of v.
+        eps: see above.
+        unbiased: see above.
+    """
+
+    decay: float = 0.999
+    eps: float = 1e-8
+    unbiased: bool = True
+    elementwise: ClassVar[bool] = True
+
+    def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
+        """The updates, divided."""
+        square = step.state("square")
+        torch._foreach_mul_(square, self.decay)
+        torch._foreach_addcmul_(square, updates, updates, 1 - self.decay)
+        root = torch._foreach_sqrt(square)
+        if self.unbiased:
+            torch._foreach_div_(root, (1 - self.decay**step.number) ** 0.5)
+        torch._foreach_add_(root, self.eps)
+        return list(torch._foreach_div(updates, root))
