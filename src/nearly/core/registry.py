@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from nearly.core.method import Method
     from nearly.core.solution import Solution
     from nearly.core.target import Target
+    from nearly.optim.optimizer import Optimizer
 
 ROOMS = ("matrices", "functions", "fields", "networks", "measures", "decisions", "graphs")
 SOLVER_ROOMS = ("linalg", "calculus")
+OPTIMIZER_ROOMS = ("optim",)
 
 
 @cache
@@ -56,6 +58,29 @@ def solver_cards() -> dict[str, dict[str, Any]]:
         'positive_definite'
     """
     return _cards_in(SOLVER_ROOMS)
+
+
+@cache
+def optimizer_cards() -> dict[str, dict[str, Any]]:
+    """The cards of all optimizers, by room and name, each with its `module` added.
+
+    Example:
+        >>> optimizer_cards()["optim.AdamW"]["needs"]
+        []
+    """
+    return _cards_in(OPTIMIZER_ROOMS)
+
+
+def optimizer_class(name: str) -> type[Optimizer]:
+    """The class of an optimizer's id; imports its module.
+
+    Raises:
+        BadInput: for an unknown id.
+    """
+    card = optimizer_cards().get(name)
+    if card is None:
+        raise BadInput("optimizer", f"one of {', '.join(optimizer_cards())}", repr(name))
+    return getattr(importlib.import_module(card["module"]), card["name"])
 
 
 def _cards_in(rooms: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ CARD = {
         "eps": ["real", 0, None],
         "weight_decay": ["at least", 0, None],
     },
-    "settings": {"lr": 3e-3},
+    "settings": {"lr": 0.1},
     "skips": {},
 }
 

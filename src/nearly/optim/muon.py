@@ -25,7 +25,7 @@ CARD = {
         "weight_decay": ["at least", 0, None],
         "route": ["choice", "minimax", "muon", "svd"],
     },
-    "settings": {"lr": 1e-2},
+    "settings": {"lr": 0.2, "rest": {"lr": 0.1}},
     "skips": {},
 }
 

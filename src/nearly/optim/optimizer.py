@@ -99,7 +99,10 @@ class Optimizer(torch.optim.Optimizer, ABC):
         given = {**defaults, "maximize": options.get("maximize", False), "nonfinite": options.get("nonfinite", "raise")}
         given["seed"] = options.get("seed", 0)
         self._layers: LayerRecords | None = None
-        super().__init__(list(params), given)
+        listed = list(params)
+        if not listed:
+            raise BadInput("params", "at least one tensor", "none")
+        super().__init__(listed, given)
         if "layers" in self.card.get("needs", ()):
             self._layers = LayerRecords(options.get("module"), self._tensors(), type(self).__name__)
 

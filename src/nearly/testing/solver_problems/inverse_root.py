@@ -1,0 +1,52 @@
+"""Positive definite matrices whose inverse p-th roots are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nearly.testing.solver_problems import SolverProblem
+
+
+def problems() -> list[SolverProblem]:
+    """Roots of several powers by both routes, and a singular matrix with a ridge."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(3, 6, 6, dtype=torch.float64, generator=generator))[0]
+    values = torch.linspace(1, 30, 6, dtype=torch.float64)
+    matrix, singular = (_symmetric((basis * v) @ basis.mT) for v in (values, values - 1))
+    indefinite = matrix - 5 * torch.eye(6, dtype=torch.float64)
+    return [
+        SolverProblem(
+            f"three {'singular ' if ridge else ''}6x6 matrices, power {power}, by {route}",
+            {"matrix": singular if ridge else matrix, "power": power, "route": route, "ridge": ridge},
+            _residual,
+            tolerance=1e-9,
+            batched=("matrix",),
+            impossible={"an indefinite matrix": {"matrix": indefinite}},
+            degrees={"matrix": -1 / power},
+            structure={"matrix": _symmetric},
+        )
+        for power, route, ridge in (
+            (4, "auto", 0.0),
+            (4, "newton", 0.0),
+            (1, "newton", 0.0),
+            (3, "eigh", 0.0),
+            (2, "newton", 0.01),
+        )
+    ]
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.mT) / 2
+
+
+def _residual(value: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+    value, matrix, power = value.double(), arguments["matrix"].double(), arguments["power"]
+    eye = torch.eye(value.shape[-1], dtype=value.dtype)
+    gap = matrix + arguments["ridge"] * matrix.flatten(-2).norm(dim=-1)[..., None, None] * eye
+    for k in range(power):
+        gap = value @ gap if k % 2 == 0 else gap @ value
+    return (gap - eye).flatten(-2).norm(dim=-1) / value.shape[-1] ** 0.5
