@@ -102,3 +102,43 @@ def test_bad_matrices_are_named():
     for wrong in (torch.ones(3), torch.zeros(0, 3), torch.full((2, 2), torch.nan), "matrix"):
         with pytest.raises(BadInput, match="matrix must be"):
             polar_factor(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("route", ["auto", "minimax"])
+def test_matrices_in_half_precision_come_back_in_it(dtype, route):
+    a = matrix(60, 20, dtype=torch.float32).to(dtype)
+    found = polar_factor(a, route=route)
+    assert found.value.dtype == dtype
+    assert (found.value.double() - by_svd(a.double())).abs().max() < torch.finfo(dtype).eps
+    gap = found.value.double().mT @ found.value.double() - torch.eye(20)
+    assert float(found.residual) == pytest.approx(float(gap.norm()) / 20**0.5, rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_on_the_gram_matrix_are_steps_on_the_matrix(dtype):
+    from nearly.linalg.orthogonalize._polynomials import advance
+
+    x = matrix(40, 10, condition=30.0, dtype=dtype)
+    plain = x
+    steps = minimax_schedule(0.03, 0.3)
+    for a, b, c in steps:
+        gram = plain.mT @ plain
+        plain = plain @ (a * torch.eye(10, dtype=dtype) + b * gram + c * gram @ gram)
+    assert torch.allclose(advance(x, x.mT @ x, steps), plain, atol=200 * torch.finfo(dtype).eps)
+
+
+def test_products_in_blocks_are_whole_products():
+    from nearly.linalg.orthogonalize._polynomials import BLOCKED, hermitian_product
+
+    for dtype in (torch.float64, torch.complex128):
+        x = torch.randn(2, BLOCKED + 3, 9, dtype=dtype, generator=torch.Generator().manual_seed(0))
+        gram = x @ x.mH
+        assert torch.allclose(hermitian_product(x, x.mH, gram, beta=0.5, alpha=2.0), 2.5 * gram)
+        assert torch.allclose(hermitian_product(x, x.mH), gram)
+
+
+def test_large_tall_matrices_reach_single_precision_on_their_gram_matrix():
+    a = matrix(600, 300, condition=200.0, dtype=torch.float32)
+    found = polar_factor(a, route="minimax", tolerance=1e-5)
+    assert (found.value - by_svd(a)).abs().max() < 1e-4

@@ -6,15 +6,15 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO, StringIO
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearly.core.certificate import Asked, Bound, Probable
 from nearly.core.certify import certifying_count, measure, state
 from nearly.core.cost import Cost, measure_cost
-from nearly.core.errors import BadInput, Interrupted, MissingExtra, NearlyError
-from nearly.core.files import check_file, write_files
+from nearly.core.drawing import check_picture, new_figure, write_figure
+from nearly.core.errors import BadInput, Interrupted, NearlyError
 from nearly.core.method import Method
 from nearly.core.registry import resolve
 from nearly.core.supply import CERTIFYING, Progress, Supply, stream
@@ -159,19 +159,11 @@ class Comparison:
 
         Raises:
             BadInput: for another kind of file, or when no method was fitted.
-            MissingExtra: matplotlib is not installed.
         """
-        file = check_file(path)
-        kind = file.suffix.lower().removeprefix(".")
-        if kind not in ("png", "svg"):
-            raise BadInput("path", "a .png or .svg file", file)
+        file = check_picture(path)
         if not self.front():
             raise BadInput("comparison", "one with a fitted method", "none")
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingExtra("matplotlib", "plot", "drawing a comparison") from error
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        figure = new_figure(7, 4.5, "drawing a comparison")
         axes = figure.add_subplot()
         shown = [row for row in self.fitted if 0 < row.certificate.error < math.inf]
         front = [row for row in self.front() if row.certificate.error > 0]
@@ -189,10 +181,7 @@ class Comparison:
         axes.set(xscale="log", yscale="log", xlabel="operations per input", ylabel=f"certified error\n({self.unit})")
         axes.margins(x=0.15, y=0.1)
         axes.set_title(self.target, loc="left")
-        content = BytesIO()
-        figure.savefig(content, format=kind, dpi=150)
-        write_files({file: content.getvalue()})
-        return file
+        return write_figure(figure, file)
 
 
 class ComparisonInterrupted(Interrupted):

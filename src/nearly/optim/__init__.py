@@ -1,7 +1,31 @@
 """Optimizers as short recipes over shared transforms, each a drop-in for those of `torch.optim`."""
 
+from nearly.optim.adagrad_norm import AdaGradNorm
 from nearly.optim.adamw import AdamW
+from nearly.optim.comparison import OptimizerComparison, Training, compare
+from nearly.optim.memory import held_bytes, peak_bytes
+from nearly.optim.momentum_polyak import MomentumPolyak
 from nearly.optim.muon import Muon
+from nearly.optim.nesterov import Nesterov
 from nearly.optim.optimizer import Optimizer, Options
+from nearly.optim.sania import Sania
+from nearly.optim.stochastic_model_building import StochasticModelBuilding
+from nearly.optim.triple_momentum import TripleMomentum
 
-__all__ = ["AdamW", "Muon", "Optimizer", "Options"]
+__all__ = [
+    "AdaGradNorm",
+    "AdamW",
+    "MomentumPolyak",
+    "Muon",
+    "Nesterov",
+    "Optimizer",
+    "OptimizerComparison",
+    "Options",
+    "Sania",
+    "StochasticModelBuilding",
+    "Training",
+    "TripleMomentum",
+    "compare",
+    "held_bytes",
+    "peak_bytes",
+]

@@ -77,5 +77,11 @@ def _shared(function: Callable[..., Tensor], batches: list[Tensor], group: Proce
     mine = torch.arange(group.rank() * share, (group.rank() + 1) * share).clamp(max=count - 1)
     part = function(*(batch[mine.to(batch.device)] for batch in batches)).contiguous()
     gathered = part.new_empty(ranks * share, *part.shape[1:])
-    torch.distributed.all_gather_into_tensor(gathered, part, group=group)
+    _all_gather()(gathered, part, group=group)
     return gathered[:count]
+
+
+def _all_gather() -> Callable[..., object]:
+    # Its new name came with torch 2.13, which warns of the old one.
+    found = getattr(torch.distributed, "all_gather_single", None)
+    return found or torch.distributed.all_gather_into_tensor

@@ -199,11 +199,6 @@ class Optimizer(torch.optim.Optimizer, ABC):
         super().load_state_dict(dict(state_dict))
         restore(self, state_dict)
 
-    def state_bytes(self) -> int:
-        """Bytes of all tensors that the optimizer holds between steps."""
-        held = [value for state in self.state.values() for value in state.values() if isinstance(value, Tensor)]
-        return sum(value.numel() * value.element_size() for value in held)
-
     def close(self) -> None:
         """Remove the hooks from the module's layers, if the member had put any."""
         if self._layers is not None:

@@ -12,7 +12,7 @@ import torch
 
 from nearly.core.certificate import Bound, Probable
 from nearly.core.certify import predict
-from nearly.core.errors import MissingExtra
+from nearly.core.drawing import DPI, new_figure
 from nearly.core.nouns import Field, Function
 
 if TYPE_CHECKING:
@@ -23,24 +23,10 @@ if TYPE_CHECKING:
     from nearly.core.search import Race
     from nearly.core.target import Target
 
-DPI = 150
 AFAR = 30.0  # a tolerance this many times beyond all errors would squeeze them into a corner
 # Colors of Okabe and Ito (2008), told apart by all common kinds of color vision.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#8a6d3b")
 MARKERS = "osD^vPX*"
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """A figure outside matplotlib's global state.
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "plot", "drawing a report") from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def to_png(figure: Figure) -> bytes:
@@ -55,7 +41,7 @@ def front(race: Race, tolerance: float | None) -> Figure | None:
     assert race.winner is not None
     assert isinstance(race.winner.certificate, Probable)
     level = race.winner.certificate.error
-    figure = new_figure(8, 4.6)
+    figure = new_figure(8, 4.6, "drawing a report")
     axes = figure.add_subplot()
     for place, contender in enumerate(race.contenders):
         rungs = sorted((r for r in contender.rungs if 0 < r.level < math.inf), key=lambda r: r.operations)
@@ -97,7 +83,7 @@ def errors(race: Race, tolerance: float | None) -> Figure | None:
         everything = torch.cat([everything, bounds[torch.isfinite(bounds) & (bounds > 0)]])
     low, high = float(everything.min()) / 1.1, float(everything.max()) * 1.1
     bins = np.geomspace(low, high, 36).tolist()
-    figure = new_figure(8, 4)
+    figure = new_figure(8, 4, "drawing a report")
     axes = figure.add_subplot()
     axes.hist(
         shown.numpy(), bins=bins, color=COLORS[0], alpha=0.75, label=f"true error on {len(measured)} fresh inputs"
@@ -148,7 +134,7 @@ def spectrum(race: Race, target: Target, tolerance: float | None) -> Figure | No
     singular = values.sqrt() / values[0].sqrt()
     tail = (values.flip(0).cumsum(0).flip(0) / values.sum()).sqrt()
     rank = np.arange(1, kept + 1)
-    figure = new_figure(8, 4)
+    figure = new_figure(8, 4, "drawing a report")
     axes = figure.add_subplot()
     axes.semilogy(
         rank, singular[:kept].numpy(), color=COLORS[0], marker="o", ms=3, lw=1, label="singular value / the largest"
@@ -188,7 +174,7 @@ def answers(race: Race, target: Target) -> Figure | None:
     inputs = race.fresh.inputs.detach().cpu()
     picture = draw is not None and inputs.ndim == 3
     columns = 3 + picture if draw else 2
-    figure = new_figure(3.4 * columns + 0.6, 3.6 * len(chosen))
+    figure = new_figure(3.4 * columns + 0.6, 3.6 * len(chosen), "drawing a report")
     parts = figure.subfigures(len(chosen), 1, squeeze=False, hspace=0.04)[:, 0]
     for part, (what, at) in zip(parts, chosen, strict=True):
         words = f"{what} of {len(level)} fresh inputs: error {float(level[at]):.3g} ({race.winner.unit})"
@@ -274,7 +260,7 @@ def _lines(axes: Any, truth: Tensor, guess: Tensor) -> None:
 def _scatter(race: Race, target: Target, truth: Tensor, guess: Tensor) -> Figure:
     assert race.fresh is not None
     inputs = race.fresh.inputs.detach().cpu()
-    figure = new_figure(9, 3.9)
+    figure = new_figure(9, 3.9, "drawing a report")
     left, right = figure.subplots(1, 2)
     if isinstance(target, Function) and inputs.ndim == 2 and inputs.shape[1] == 1:
         order = inputs[:, 0].argsort()

@@ -6,6 +6,7 @@ from nearly.linalg.factorize.approximate_diagonalization import (
     perturb_then_diagonalize,
 )
 from nearly.linalg.factorize.empirical_interpolation import EmpiricalInterpolation, empirical_interpolation
+from nearly.linalg.factorize.inverse_root import inverse_root, inverse_root_of
 from nearly.linalg.factorize.kronecker import KroneckerSum, nearest_kronecker_sum
 from nearly.linalg.factorize.ldu import LDU, ldu
 from nearly.linalg.factorize.parametrized_inverse import PowerInterpolation, power_interpolation
@@ -44,6 +45,8 @@ __all__ = [
     "generalized_nystrom",
     "hippo_legs",
     "interpolative",
+    "inverse_root",
+    "inverse_root_of",
     "ldu",
     "lyapunov",
     "matrix_free_svd",

@@ -101,16 +101,7 @@ def square_root(
         [[2.0, 0.0], [0.0, 3.0]]
     """
     require_parameters(CARD, inverse=inverse, route=route, least=least, tolerance=tolerance, iterations=iterations)
-    given = as_floating("matrix", matrix, least_dimensions=2, complex_too=True)
-    if given.shape[-1] != given.shape[-2]:
-        raise BadInput("matrix", "square", describe(given))
-    scale = binary_scale(given, (-2, -1))
-    # A power of four has a root without rounding.
-    scale = torch.ldexp(torch.ones_like(scale), 2 * ((torch.frexp(scale)[1] - 1) // 2))
-    scaled = given / scale
-    if bool(((scaled - scaled.mH).detach().abs().amax(dim=(-2, -1)) > SYMMETRY * 4).any()):
-        raise BadInput("matrix", "Hermitian", f"entries of A - A^H up to {float((given - given.mH).abs().max()):.2g}")
-    scaled = (scaled + scaled.mH) / 2
+    scaled, scale = scaled_hermitian(matrix)
     value, residual, steps = _Root.apply(scaled, inverse, route, least, tolerance, iterations)  # type: ignore[no-untyped-call]
     factor = scale.sqrt()
     return conclude(
@@ -123,6 +114,23 @@ def square_root(
         "iterations=, use double precision or route='eigh', or add a multiple of the identity",
         check=check,
     )
+
+
+def scaled_hermitian(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The Hermitian part over a power of four near its largest entry, which has a root without rounding, and that power.
+
+    Raises:
+        BadInput: for a matrix that is not square or Hermitian, or has NaN, infinity or no entries.
+    """
+    given = as_floating("matrix", matrix, least_dimensions=2, complex_too=True)
+    if given.shape[-1] != given.shape[-2]:
+        raise BadInput("matrix", "square", describe(given))
+    scale = binary_scale(given, (-2, -1))
+    scale = torch.ldexp(torch.ones_like(scale), 2 * ((torch.frexp(scale)[1] - 1) // 2))
+    scaled = given / scale
+    if bool(((scaled - scaled.mH).detach().abs().amax(dim=(-2, -1)) > SYMMETRY * 4).any()):
+        raise BadInput("matrix", "Hermitian", f"entries of A - A^H up to {float((given - given.mH).abs().max()):.2g}")
+    return (scaled + scaled.mH) / 2, scale
 
 
 class _Root(torch.autograd.Function):

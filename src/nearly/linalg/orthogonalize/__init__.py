@@ -11,9 +11,11 @@ from nearly.linalg.orthogonalize.maps import (
     logarithm,
     skew,
 )
+from nearly.linalg.orthogonalize.orthogonalize import bjorck, orthogonalize
 from nearly.linalg.orthogonalize.polar_factor import orthogonality, polar_factor
 
 __all__ = [
+    "bjorck",
     "cayley",
     "cayley_neumann",
     "dense_times",
@@ -24,6 +26,7 @@ __all__ = [
     "inverse_householder",
     "logarithm",
     "orthogonality",
+    "orthogonalize",
     "polar_factor",
     "skew",
     "sparse_times",

@@ -10,6 +10,14 @@ from torch import Tensor
 from nearly.core.solution import Solution, conclude
 from nearly.core.validate import as_floating, require_parameters
 from nearly.linalg.derivatives import first_only
+from nearly.linalg.orthogonalize._polynomials import (
+    Steps,
+    advance,
+    hermitian_product,
+    multiplies_halves,
+    runs,
+    scaled_to_one,
+)
 from nearly.linalg.orthogonalize._schedules import MUON, MUON_STEPS, NEWTON_SCHULZ, minimax_schedule
 from nearly.linalg.scaling import binary_scale
 
@@ -57,25 +65,30 @@ def polar_factor(
     - `svd`: exact; also for rank-deficient matrices, of whose many polar factors it gives one.
     - `gram`: $A (A^T A)^{-1/2}$ by eigenvectors, in double precision; its error is that of $\epsilon \kappa(A)^2$.
     - `minimax`: steps $X \leftarrow X (a I + b X^T X + c (X^T X)^2)$ with the best coefficients for singular values in [least, 1]
-      of the bound $||A^T A||_F^{1/2} \ge ||A||_2$ (Amsel, Persson, Musco, Gower 2025, arXiv:2505.16932), then Newton-Schulz steps.
+      of the bound $||(A^T A)^2||_F^{1/4} \ge ||A||_2$ (Amsel, Persson, Musco, Gower 2025, arXiv:2505.16932), then Newton-Schulz
+      steps.
     - `newton_schulz`: steps with $(15, -10, 3)/8$ (Kovarik 1970), for well-conditioned matrices.
     - `muon`: five steps with $(3.4445, -4.7750, 2.0315)$ (Jordan et al. 2024), which leave those above 1% in [0.68, 1.13].
 
     `auto` takes `minimax` in half precision, made for singular values above 3%, for tolerances of 0.3 and above, and otherwise
     `minimax` on accelerators, where an SVD is slow; on a CPU, where it is as fast as 14 products, `gram` for double precision and
-    tall matrices, and `svd`. Where that route leaves more than the tolerance, `svd` follows.
+    tall matrices, and `svd`. Where that route leaves more than the tolerance, `svd` follows. Polynomials of matrices with at least
+    1.5 times as many rows as columns are taken two steps at a time on the Gram matrix.
+
+    Matrices in half precision are taken to single precision; their factor is rounded back and measured as it is returned.
 
     Derivatives, first ones, are those of the exact factor, by one eigendecomposition in the backward pass, whatever the route.
 
     Args:
-        matrix: real or complex, of any scale, m and n of any order.
+        matrix: real or complex, in half precision too, of any scale, m and n of any order.
         route: see above.
         half: whether polynomial steps multiply in bfloat16, where the device does that fast. Directions whose singular values are
             below some 0.4% of the largest are then lost in rounding, though the factor is orthonormal.
         least: the least singular value that `minimax` is made for, as a fraction of the largest's bound; smaller ones take more
             steps.
         tolerance: asked of the orthogonality error $||Q^T Q - I||_F / \sqrt n$, a root mean square over all directions; with `half`
-            the error of directions is not told by it.
+            the error of directions is not told by it. For a matrix in half precision at least that precision's epsilon, as rounding
+            the factor leaves a third of it.
         iterations: steps of the polynomial routes at most.
         check: whether to raise rather than return a factor that is not orthonormal to the tolerance.
 
@@ -93,7 +106,10 @@ def polar_factor(
         ([[0.0, -1.0], [1.0, 0.0]], 'converged')
     """
     require_parameters(CARD, route=route, half=half, least=least, tolerance=tolerance, iterations=iterations)
-    given = as_floating("matrix", matrix, least_dimensions=2, complex_too=True)
+    short = matrix.dtype if isinstance(matrix, Tensor) and matrix.dtype in (torch.float16, torch.bfloat16) else None
+    given = as_floating("matrix", matrix.float() if short else matrix, least_dimensions=2, complex_too=True)
+    if short:
+        tolerance = max(tolerance, torch.finfo(short).eps)
     tall = given.mH if given.shape[-2] < given.shape[-1] else given
     scaled = tall.detach() / binary_scale(tall, (-2, -1))
     chosen = route
@@ -105,6 +121,9 @@ def polar_factor(
         factor, steps, residual = _take(scaled, "svd", half, least, tolerance, iterations)
     if tall.requires_grad and torch.is_grad_enabled():
         factor = _Polar.apply(tall, factor)  # type: ignore[no-untyped-call]
+    if short:
+        factor = factor.to(short)
+        residual = orthogonality(factor.detach().float())
     return conclude(
         "polar_factor",
         factor.mH if tall is not given else factor,
@@ -137,15 +156,19 @@ def _take(
         factor = _by_gram(scaled)
         return factor, 1, orthogonality(factor)
     if route == "muon":
-        schedule = [MUON] * MUON_STEPS
+        pieces: list[Steps] = [[MUON]] * min(MUON_STEPS, iterations)
     else:  # an error e of the singular values is one of 2 e of their squares
-        schedule = [
-            *(minimax_schedule(least, tolerance / 2) if route == "minimax" else ()),
-            *[NEWTON_SCHULZ] * iterations,
-        ]
-    start = scaled.bfloat16() if half and _multiplies_halves(scaled) else scaled
-    factor, steps, residual = _iterate(start, schedule[:iterations], 0.0 if route == "muon" else tolerance)
-    return factor.to(scaled.dtype), steps, residual.to(scaled.real.dtype)
+        schedule = minimax_schedule(least, tolerance / 2)[:iterations] if route == "minimax" else ()
+        pieces = [*runs(schedule, scaled.shape), *[[NEWTON_SCHULZ]] * (iterations - len(schedule))]
+    start = scaled.bfloat16() if half and multiplies_halves(scaled) else scaled
+    flat = start.flatten(0, -3) if start.ndim > 3 else start
+    factor, steps, residual = _iterate(flat, pieces, 0.0 if route == "muon" else tolerance)
+    batch = scaled.shape[:-2]
+    return (
+        factor.reshape(scaled.shape).to(scaled.dtype),
+        steps.reshape(batch),
+        residual.reshape(batch).to(scaled.real.dtype),
+    )
 
 
 def orthogonality(factor: Tensor) -> Tensor:
@@ -180,13 +203,6 @@ def _probed_orthogonality(factor: Tensor) -> Tensor:
     return (factor.mH @ (factor @ signs) - signs).flatten(-2).norm(dim=-1) / (n * PROBES) ** 0.5
 
 
-def _multiplies_halves(scaled: Tensor) -> bool:
-    """Whether products in bfloat16 are faster here: CPUs without instructions for it make them slower."""
-    if scaled.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
-    return not scaled.is_complex()
-
-
 def _by_gram(scaled: Tensor) -> Tensor:
     double = scaled.to(torch.complex128 if scaled.is_complex() else torch.float64)
     values, vectors = torch.linalg.eigh(double.mH @ double)
@@ -196,26 +212,19 @@ def _by_gram(scaled: Tensor) -> Tensor:
     return (double @ ((vectors * inverse[..., None, :]) @ vectors.mH)).to(scaled.dtype)
 
 
-def _iterate(
-    start: Tensor, schedule: list[tuple[float, float, float]], tolerance: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Steps of a schedule, each problem's until its own tolerance; the Gram matrix of each step measures the last one's error."""
-    gram = start.mH @ start
-    # ||G||_F^(1/2) is at least the largest singular value, and closer to it than ||A||_F is.
-    size = gram.flatten(-2).norm(dim=-1)[..., None, None].clamp(min=torch.finfo(gram.real.dtype).tiny)
-    x, gram = start / size.sqrt(), gram / size
+def _iterate(start: Tensor, pieces: list[Steps], tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps of a schedule, each problem's until its own tolerance; the Gram matrix of each piece measures the last one's error."""
+    x, gram, square = scaled_to_one(start)
     counts = torch.zeros(start.shape[:-2], dtype=torch.int64, device=start.device)
     residual = _orthogonality(gram)
-    for a, b, c in schedule:
+    for k, piece in enumerate(pieces):
         live = ~(residual <= tolerance)
         if not bool(live.any()):
             break
-        counts += live
-        factor = (gram @ gram).mul_(c).add_(gram, alpha=b)
-        factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        moved = x @ factor
+        counts += live * len(piece)
+        moved = advance(x, gram, piece, None if k else square)
         x = moved if bool(live.all()) else torch.where(live[..., None, None], moved, x)
-        gram = x.mH @ x
+        gram = hermitian_product(x.mH, x)
         residual = _orthogonality(gram)
     return x, counts, residual
 

@@ -41,7 +41,7 @@ class Moments(Transform):
 
     def descend(self, updates: list[Tensor], step: Step) -> None:
         """Move the parameters, in the same pass."""
-        self._fused(step.parameters, updates, step, step.group["lr"], step.group["weight_decay"])
+        self._fused(step.parameters, updates, step, step.group["lr"], step.group.get("weight_decay", 0.0))
 
     def _fused(self, moved: list[Tensor], updates: list[Tensor], step: Step, rate: float, decay: float) -> None:
         mean, square = step.state("mean"), step.state("square")

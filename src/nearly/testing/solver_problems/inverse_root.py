@@ -30,10 +30,10 @@ def problems() -> list[SolverProblem]:
             structure={"matrix": _symmetric},
         )
         for power, route, ridge in (
-            (4, "auto", 0.0),
-            (4, "newton", 0.0),
-            (1, "newton", 0.0),
-            (3, "eigh", 0.0),
+            (4, "auto", None),
+            (4, "newton", None),
+            (1, "newton", None),
+            (3, "eigh", None),
             (2, "newton", 0.01),
         )
     ]
@@ -46,7 +46,7 @@ def _symmetric(matrix: Tensor) -> Tensor:
 def _residual(value: Tensor, arguments: Mapping[str, Any]) -> Tensor:
     value, matrix, power = value.double(), arguments["matrix"].double(), arguments["power"]
     eye = torch.eye(value.shape[-1], dtype=value.dtype)
-    gap = matrix + arguments["ridge"] * matrix.flatten(-2).norm(dim=-1)[..., None, None] * eye
+    gap = matrix + (arguments["ridge"] or 0.0) * matrix.flatten(-2).norm(dim=-1)[..., None, None] * eye
     for k in range(power):
         gap = value @ gap if k % 2 == 0 else gap @ value
     return (gap - eye).flatten(-2).norm(dim=-1) / value.shape[-1] ** 0.5

@@ -1,0 +1,52 @@
+"""Lists of tensors as one vector, for members that step all parameters together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which sums over all parameters are taken: single at least."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def dots(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Inner products, tensor by tensor, in single precision at least.
+
+    Example:
+        >>> dots([torch.ones(2), torch.ones(3)], [torch.ones(2), 2 * torch.ones(3)])
+        tensor([2., 6.])
+    """
+    kind = wide(first[0].dtype)
+    return torch.stack(
+        [torch.dot(a.flatten().to(kind), b.flatten().to(kind)) for a, b in zip(first, second, strict=True)]
+    )
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """All entries in one vector, in single precision at least."""
+    return torch.cat([tensor.flatten() for tensor in tensors]).to(wide(tensors[0].dtype))
+
+
+def parts(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """A vector's parts in the shapes and dtypes of these tensors.
+
+    Example:
+        >>> [one.tolist() for one in parts(torch.arange(3.0), [torch.ones(2), torch.ones(1, 1)])]
+        [[0.0, 1.0], [[2.0]]]
+    """
+    pieces = vector.split([tensor.numel() for tensor in like])
+    return [piece.view(tensor.shape).to(tensor.dtype) for piece, tensor in zip(pieces, like, strict=True)]
+
+
+def scaled(tensors: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
+    """The tensors times one number, in their dtype."""
+    return list(torch._foreach_mul(list(tensors), factor.to(tensors[0].dtype)))
+
+
+def safe_ratio(above: Tensor, below: Tensor) -> Tensor:
+    """A quotient that is 0 where the divisor is."""
+    return torch.where(below == 0, 0.0, above / torch.where(below == 0, 1.0, below))

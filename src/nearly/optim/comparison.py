@@ -1,0 +1,422 @@
+"""Optimizers side by side on one training: equal steps or equal time, rates chosen alike, several seeds, losers included."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nearly.core.drawing import check_picture, new_figure, write_figure
+from nearly.core.errors import BadInput, Interrupted
+from nearly.core.registry import optimizer_cards, optimizer_class
+from nearly.core.validate import describe, require_float, require_int
+from nearly.core.words import duration, size
+from nearly.optim.memory import held_bytes, peak_bytes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nearly.core.supply import Progress
+
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the default rate, tried first; the ends are moved while they are best
+MOVES = 3  # of an end at most
+TUNING = 1_000_000  # seed of the trainings that choose rates, which are never those that are compared
+POINTS = 20  # of a curve
+
+
+@dataclass(frozen=True)
+class Point:
+    """A curve's point: steps and seconds so far, and the loss."""
+
+    steps: int
+    seconds: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training.
+
+    Attributes:
+        optimizer: its name.
+        seed: of model and data.
+        rate: that was used.
+        curve: points, the last one at the end; the loss is `inf` from where the training failed.
+        state_bytes: held by the optimizer at the end, in tensors.
+        peak_bytes: most that one step allocated at a time beyond what was there before it; None where it was not measured.
+        failure: what ended the training early.
+    """
+
+    optimizer: str
+    seed: int
+    rate: float
+    curve: tuple[Point, ...]
+    state_bytes: int
+    peak_bytes: int | None = None
+    failure: str = ""
+
+    @property
+    def loss(self) -> float:
+        """The last one."""
+        return self.curve[-1].loss
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained.
+
+    Attributes:
+        make_model: from a seed to a module.
+        make_data: from a seed to batches; where they end, they begin anew.
+        loss: of a module on a batch, to be minimized.
+        validate: what counts, of a module; the mean loss of the last batches by default.
+    """
+
+    make_model: Callable[[int], nn.Module]
+    make_data: Callable[[int], Iterable[Any]]
+    loss: Callable[[nn.Module, Any], Tensor]
+    validate: Callable[[nn.Module], float | Tensor] | None = None
+
+
+Factory = Callable[..., torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class OptimizerComparison:
+    """All trainings of a comparison.
+
+    Attributes:
+        unit: of the budget, "steps" or "seconds".
+        budget: that each training had.
+        trained: by optimizer and seed.
+        parameters: numbers that the model has.
+    """
+
+    unit: str
+    budget: float
+    trained: tuple[Trained, ...]
+    parameters: int
+
+    def names(self) -> list[str]:
+        """The optimizers, the lowest median of last losses first."""
+        medians: dict[str, list[float]] = {}
+        for one in self.trained:
+            medians.setdefault(one.optimizer, []).append(one.loss)
+        return sorted(medians, key=lambda name: statistics.median(medians[name]))
+
+    def frame(self) -> list[dict[str, Any]]:
+        """One flat dictionary per optimizer, for `pandas.DataFrame` or JSON, the best first."""
+        rows = []
+        for name in self.names():
+            ours = [one for one in self.trained if one.optimizer == name]
+            losses = sorted(one.loss for one in ours)
+            rows.append(
+                {
+                    "optimizer": name,
+                    "rate": ours[0].rate,
+                    "loss": statistics.median(losses),
+                    "lowest": losses[0],
+                    "highest": losses[-1],
+                    "seeds": len(ours),
+                    "steps": statistics.median(one.curve[-1].steps for one in ours),
+                    "seconds_per_step": statistics.median(
+                        one.curve[-1].seconds / max(1, one.curve[-1].steps) for one in ours
+                    ),
+                    "state_bytes_per_parameter": ours[0].state_bytes / self.parameters,
+                    "peak_bytes": ours[0].peak_bytes,
+                    "failure": next((one.failure for one in ours if one.failure), None),
+                }
+            )
+        return rows
+
+    def curves(self) -> list[dict[str, Any]]:
+        """All trainings with their curves, for JSON."""
+        return [asdict(one) for one in self.trained]
+
+    def table(self) -> Table:
+        """A table for `rich.print`, the best first."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        budget = duration(self.budget) if self.unit == "seconds" else f"{self.budget:.0f} steps"
+        made = Table(title=f"Loss after {budget}", title_justify="left", box=SIMPLE_HEAD)
+        made.add_column("optimizer")
+        for head in (
+            "rate",
+            "median loss",
+            "lowest to highest",
+            "steps",
+            "time per step",
+            "state per parameter",
+            "peak",
+        ):
+            made.add_column(head, justify="right")
+        for row in self.frame():
+            made.add_row(
+                row["optimizer"],
+                f"{row['rate']:.2g}",
+                f"{row['loss']:.4g}",
+                f"{row['lowest']:.4g} to {row['highest']:.4g}",
+                f"{row['steps']:.0f}",
+                duration(row["seconds_per_step"]),
+                f"{row['state_bytes_per_parameter']:.2f} bytes",
+                "" if row["peak_bytes"] is None else size(row["peak_bytes"]),
+            )
+        return made
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw loss against steps and against time, a line through the seeds' medians and a band from lowest to highest.
+
+        Args:
+            path: of a .png or .svg file.
+
+        Returns:
+            The path.
+        """
+        file = check_picture(path)
+        figure = new_figure(10, 4.2, "drawing a comparison of optimizers")
+        panels = figure.subplots(1, 2, sharey=True)
+        for name in self.names():
+            ours = [one.curve for one in self.trained if one.optimizer == name]
+            columns = list(zip(*ours, strict=False))
+            middle, low, high = (
+                [pick(p.loss for p in column) for column in columns] for pick in (statistics.median, min, max)
+            )
+            for panel, across in zip(panels, ("steps", "seconds"), strict=True):
+                x = [statistics.median(getattr(p, across) for p in column) for column in columns]
+                (line,) = panel.plot(x, middle, label=name)
+                panel.fill_between(x, low, high, color=line.get_color(), alpha=0.2, lw=0)
+                panel.set(xlabel=across, yscale="log")
+        panels[0].set_ylabel("loss")
+        panels[1].legend(fontsize="small")
+        return write_figure(figure, file)
+
+
+class OptimizersInterrupted(Interrupted):
+    """Ctrl-C during a comparison; `comparison` holds the trainings that were done."""
+
+    def __init__(self, comparison: OptimizerComparison) -> None:
+        self.comparison = comparison
+        super().__init__(None)
+
+
+def compare(
+    training: Training,
+    optimizers: Mapping[str, Factory] | Sequence[str] | None = None,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    seeds: int = 3,
+    progress: Progress | None = None,
+) -> OptimizerComparison:
+    """Train the same model with several optimizers, and tell which wins on it.
+
+    Every optimizer gets the same budget in each training, and the same search for its rate: 0.1, 0.3, 1, 3 and 10 times its
+    default, and further by factors of 3 while an end is best, on a seed of model and data that is not among the compared ones.
+    Time is that of batches, losses, gradients and steps; validation and the curve's bookkeeping are not counted.
+
+    Args:
+        training: model, data and loss.
+        optimizers: by name, each called as `factory(named_parameters, lr=...)`; or ids such as "AdamW" of this library and
+            "torch.SGD" of torch; by default all members that train any module.
+        steps: of each training; or
+        seconds: of each training.
+        seeds: how many are compared.
+        progress: a callback `(what, done, total)`.
+
+    Returns:
+        All trainings.
+
+    Raises:
+        BadInput: for arguments that are not as above.
+        OptimizersInterrupted: at Ctrl-C, with the trainings that were done.
+
+    Example:
+        >>> x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+        >>> first = lambda model, x: (model(x) - x[:, :1]).square().mean()
+        >>> training = Training(lambda seed: nn.Linear(3, 1), lambda seed: [x], first)
+        >>> compare(training, ["AdamW", "torch.SGD"], steps=30, seeds=1).names()
+        ['torch.SGD', 'AdamW']
+    """
+    if (steps is None) == (seconds is None):
+        raise BadInput("steps", "given, or seconds, one of the two", f"steps={steps}, seconds={seconds}")
+    require_int("seeds", seeds, least=1)
+    if steps is not None:
+        require_int("steps", steps, least=1)
+    if seconds is not None:
+        require_float("seconds", seconds, above=0.0)
+    factories = resolve(optimizers)
+    budget, unit = (float(steps), "steps") if steps is not None else (float(seconds or 0.0), "seconds")
+    first = _made(training, TUNING)
+    count = sum(parameter.numel() for parameter in first.parameters())
+    done: list[Trained] = []
+    try:
+        for place, (name, factory) in enumerate(factories.items()):
+            if progress is not None:
+                progress("optimizers", place, len(factories))
+            rate = _rate(training, name, factory, budget, unit)
+            done += [_train(training, name, factory, rate, seed, budget, unit, peak=seed == 0) for seed in range(seeds)]
+    except KeyboardInterrupt:
+        raise OptimizersInterrupted(OptimizerComparison(unit, budget, tuple(done), count)) from None
+    return OptimizerComparison(unit, budget, tuple(done), count)
+
+
+def resolve(optimizers: Mapping[str, Factory] | Sequence[str] | None) -> dict[str, Factory]:
+    """Factories by name.
+
+    Args:
+        optimizers: as of `compare`.
+
+    Returns:
+        At least one.
+
+    Raises:
+        BadInput: for an unknown id, or what cannot be called with a rate.
+    """
+    if optimizers is None:
+        named = {name: card for name, card in optimizer_cards().items() if card.get("kind", "training") == "training"}
+        return {card["name"]: optimizer_class(name) for name, card in named.items()}
+    if isinstance(optimizers, str) or not optimizers:
+        raise BadInput("optimizers", "names, or a dictionary of factories", repr(optimizers))
+    if isinstance(optimizers, Mapping):
+        found = dict(optimizers)
+    else:
+        found = {str(name): _named(str(name)) for name in optimizers}
+    for name, factory in found.items():
+        if not callable(factory) or "lr" not in inspect.signature(factory).parameters:
+            raise BadInput(f"optimizer {name}", "a factory that takes parameters and lr=", describe(factory))
+    return found
+
+
+def _named(name: str) -> Factory:
+    if name.startswith("torch."):
+        found = getattr(torch.optim, name.removeprefix("torch."), None)
+        if not isinstance(found, type) or not issubclass(found, torch.optim.Optimizer):
+            raise BadInput("optimizer", "a class of torch.optim", repr(name))
+        return found
+    return optimizer_class(f"optim.{name.removeprefix('optim.')}")
+
+
+def _rate(training: Training, name: str, factory: Factory, budget: float, unit: str) -> float:
+    """The best of a grid about the default, its ends moved while they are best."""
+    default = inspect.signature(factory).parameters["lr"].default
+    default = float(default) if isinstance(default, float | int) and default > 0 else 1e-3
+    losses = {}
+
+    def try_out(factor: float) -> None:
+        losses[factor] = _train(training, name, factory, factor * default, TUNING, budget, unit).loss
+
+    for factor in FACTORS:
+        try_out(factor)
+    for _ in range(MOVES):
+        best = min(losses, key=lambda factor: losses[factor])
+        if best == min(losses):
+            try_out(best / 3)
+        elif best == max(losses):
+            try_out(best * 3)
+        else:
+            break
+    return default * min(losses, key=lambda factor: losses[factor])
+
+
+def _made(training: Training, seed: int) -> nn.Module:
+    # A module's own initialization draws from the global state, which is put back.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = training.make_model(seed)
+    if not isinstance(model, nn.Module):
+        raise BadInput("make_model", "a function that returns a module", describe(model))
+    return model
+
+
+def _batches(training: Training, seed: int) -> Iterator[Any]:
+    while True:
+        empty = True
+        for batch in training.make_data(seed):
+            empty = False
+            yield batch
+        if empty:
+            raise BadInput("make_data", "a function that returns batches", "none")
+
+
+def _train(
+    training: Training,
+    name: str,
+    factory: Factory,
+    rate: float,
+    seed: int,
+    budget: float,
+    unit: str,
+    *,
+    peak: bool = False,
+) -> Trained:
+    model = _made(training, seed)
+    card = getattr(factory, "card", {})
+    options: dict[str, Any] = {"module": model} if "layers" in card.get("needs", ()) else {}
+    optimizer = factory(list(model.named_parameters()), lr=rate, **options)
+    takes_closure = bool(set(card.get("needs", ())) & {"loss", "closure", "curvature", "values"}) or isinstance(
+        optimizer, torch.optim.LBFGS
+    )
+    batches = _batches(training, seed)
+    recent: list[float] = []
+    curve: list[Point] = []
+    spent, count, used, failure = 0.0, 0, None, ""
+
+    def advance() -> None:
+        batch = next(batches)
+
+        def closure() -> Any:
+            loss = training.loss(model, batch)
+            if not card or not takes_closure:  # ours take it from there
+                optimizer.zero_grad()
+                loss.backward()
+            return loss
+
+        if takes_closure:
+            loss = optimizer.step(closure)
+        else:
+            loss = closure()
+            optimizer.step()
+        recent.append(float(torch.as_tensor(loss).detach()))
+
+    def note() -> None:
+        nonlocal recent
+        if training.validate is None:
+            value = statistics.fmean(recent) if recent else curve[-1].loss
+        else:
+            with torch.no_grad():
+                value = float(training.validate(model))
+        curve.append(Point(count, spent, value if math.isfinite(value) else math.inf))
+        recent = []
+
+    points = POINTS if unit == "seconds" else min(POINTS, int(budget))
+    marks = [budget * (i + 1) / points for i in range(points)]
+    try:
+        for mark in marks:
+            while (count if unit == "steps" else spent) < mark:
+                start = time.perf_counter()
+                advance()
+                spent, count = spent + time.perf_counter() - start, count + 1
+            note()
+            if not math.isfinite(curve[-1].loss):
+                failure = "the loss is not finite"
+                break
+        if peak and not failure:
+            used = peak_bytes(advance)
+    except BadInput as error:
+        if not error.argument.startswith(("gradient", "loss")):
+            raise
+        failure = str(error)
+        curve.append(Point(count, spent, math.inf))
+    finally:
+        if hasattr(optimizer, "close"):
+            optimizer.close()
+    return Trained(name, seed, rate, tuple(curve), held_bytes(optimizer), used, failure)

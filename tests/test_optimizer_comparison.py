@@ -1,0 +1,169 @@
+"""Comparisons of optimizers: fair, complete, and kept when interrupted."""
+
+import json
+import math
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from nearly.cli import main
+from nearly.core.errors import BadInput
+from nearly.optim import AdamW, Training, compare, held_bytes, peak_bytes
+from nearly.optim.comparison import TUNING, OptimizersInterrupted
+
+POINTS = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+TRAIN = """
+import torch
+from torch import nn
+points = torch.linspace(-1, 1, 30)[:, None]
+def make_model(seed):
+    return nn.Linear(1, 1)
+def make_data(seed):
+    return [points]
+def loss(model, batch):
+    return (model(batch) - 2 * batch).square().mean()
+"""
+
+
+def linear(**changes):
+    given = {
+        "make_model": lambda seed: nn.Linear(3, 1),
+        "make_data": lambda seed: POINTS.split(16),
+        "loss": lambda model, batch: (model(batch) - batch[:, :1]).square().mean(),
+    }
+    return Training(**{**given, **changes})
+
+
+def test_all_get_the_same_models_the_same_batches_and_the_same_number_of_rates():
+    seen = []
+
+    def make_data(seed):
+        seen.append(seed)
+        return POINTS.split(16)
+
+    found = compare(linear(make_data=make_data), {"a": AdamW, "b": AdamW}, steps=8, seeds=2)
+    first, second = ([one for one in found.trained if one.optimizer == name] for name in "ab")
+    assert [one.curve[-1].loss for one in first] == [one.curve[-1].loss for one in second]
+    half = len(seen) // 2
+    assert seen[:half] == seen[half:]
+    assert seen.count(TUNING) >= 10
+    assert {one.seed for one in found.trained} == {0, 1}
+
+
+def test_the_global_random_state_stays():
+    before = torch.get_rng_state()
+    compare(linear(), ["AdamW"], steps=2, seeds=1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_diverging_optimizer_is_listed_last():
+    class Explodes(torch.optim.SGD):
+        def __init__(self, params, lr=1e3):
+            super().__init__(params, lr=1e30)
+
+    found = compare(linear(), {"bad": Explodes, "good": AdamW}, steps=20, seeds=1)
+    assert found.names() == ["good", "bad"]
+    row = found.frame()[1]
+    assert math.isinf(row["loss"])
+    assert row["failure"]
+
+
+def test_equal_time_gives_the_cheaper_one_more_steps():
+    class Slow(torch.optim.SGD):
+        def step(self, closure=None):
+            for _ in range(20):
+                torch.linalg.svd(torch.eye(60))
+            super().step(closure)
+
+    found = compare(linear(), {"slow": Slow, "fast": torch.optim.SGD}, seconds=0.05, seeds=1)
+    steps = {row["optimizer"]: row["steps"] for row in found.frame()}
+    assert steps["fast"] > 2 * steps["slow"]
+
+
+def test_what_validates_counts():
+    found = compare(linear(validate=lambda model: 7.0), ["AdamW"], steps=3, seeds=1)
+    assert found.frame()[0]["loss"] == 7.0
+
+
+def test_an_interruption_keeps_what_was_done():
+    calls = []
+
+    def loss(model, batch):
+        calls.append(1)
+        if len(calls) > 60:
+            raise KeyboardInterrupt
+        return model(batch).square().mean()
+
+    with pytest.raises(OptimizersInterrupted) as stop:
+        compare(linear(loss=loss), {"a": AdamW, "b": AdamW}, steps=4, seeds=1)
+    assert stop.value.comparison.names() == ["a"]
+
+
+def test_state_and_peak_are_measured():
+    found = compare(linear(), ["AdamW", "torch.AdamW"], steps=2, seeds=1)
+    for row in found.frame():
+        assert 8 <= row["state_bytes_per_parameter"] < 11  # torch counts its steps in tensors
+        assert row["peak_bytes"] > 0
+    assert 4000 <= peak_bytes(lambda: torch.ones(1000).add_(1)) < 4100
+    parameter = nn.Parameter(torch.ones(5))
+    optimizer = AdamW([parameter])
+    assert held_bytes(optimizer) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "argument"),
+    [
+        ({"steps": None}, "steps"),
+        ({"seconds": 1.0}, "steps"),
+        ({"steps": 0}, "steps"),
+        ({"seeds": 0}, "seeds"),
+        ({"optimizers": ["Nothing"]}, "optimizer"),
+        ({"optimizers": ["torch.nn"]}, "optimizer"),
+        ({"optimizers": []}, "optimizers"),
+        ({"optimizers": {"x": lambda params: None}}, "optimizer x"),
+        ({"training": linear(make_model=lambda seed: None)}, "make_model"),
+        ({"training": linear(make_data=lambda seed: [])}, "make_data"),
+    ],
+)
+def test_bad_arguments_are_named(changes, argument):
+    given = {"training": linear(), "optimizers": ["AdamW"], "steps": 2, "seeds": 1} | changes
+    with pytest.raises(BadInput) as error:
+        compare(given.pop("training"), given.pop("optimizers"), **given)
+    assert error.value.argument == argument
+
+
+def test_the_curves_are_drawn(tmp_path):
+    found = compare(linear(), ["AdamW"], steps=5, seeds=2)
+    assert found.plot(tmp_path / "curves.svg").read_text().startswith("<?xml")
+    with pytest.raises(BadInput, match=r"png or \.svg"):
+        found.plot(tmp_path / "curves.pdf")
+
+
+def test_the_command_compares_what_a_file_defines(tmp_path):
+    file = tmp_path / "train.py"
+    file.write_text(TRAIN)
+    arguments = ["optim", "compare", str(file), "--steps", "5", "--seeds", "1", "--optimizer", "AdamW", "--json"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert found["rows"][0]["optimizer"] == "AdamW"
+    assert found["trained"][0]["curve"][-1]["steps"] == 5
+
+
+@pytest.mark.parametrize(
+    "text", [None, "import nothing_like_it", TRAIN.replace("def loss", "def lost"), "raise SystemError"]
+)
+def test_the_command_says_what_is_wrong_with_a_file(tmp_path, text):
+    file = tmp_path / "train.py"
+    if text is not None:
+        file.write_text(text)
+    result = CliRunner().invoke(main, ["optim", "compare", str(file), "--steps", "1"])
+    assert result.exit_code == 2
+    assert "TRAIN must be" in result.stderr
+
+
+def test_the_command_lists_the_members():
+    result = CliRunner().invoke(main, ["optim", "list", "--json"])
+    assert "AdamW" in [card["name"] for card in json.loads(result.stdout)["optimizers"]]
