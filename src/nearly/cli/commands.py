@@ -319,8 +319,8 @@ def optim_compare(
 ) -> None:
     """Train the model of TRAIN with several optimizers, and tell which wins.
 
-    TRAIN is a Python file, which is run, with make_model(seed), make_data(seed) (batches), loss(model, batch) and, if wanted,
-    validate(model).
+    TRAIN is digits, characters, or a Python file, which is run, with make_model(seed), make_data(seed) (batches),
+    loss(model, batch) and, if wanted, validate(model).
     """
     from nearly.cli.training import open_training
     from nearly.core.drawing import check_picture

@@ -1,4 +1,4 @@
-"""A training for the comparison of optimizers, from a Python file."""
+"""A training for the comparison of optimizers, by name or from a Python file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from nearly.core.errors import BadInput
 if TYPE_CHECKING:
     from nearly.optim.comparison import Training
 
+BUILT_IN = ("digits", "characters")
+
 
 def open_training(path: str) -> Training:
-    """Run a file and take what it defines.
+    """Take a training that comes with Nearly, or run a file and take what it defines.
 
     Args:
-        path: of a Python file with `make_model`, `make_data`, `loss` and, if wanted, `validate`.
+        path: "digits" or "characters", or a Python file with `make_model`, `make_data`, `loss` and, if wanted, `validate`.
 
     Returns:
         The training.
@@ -24,11 +26,14 @@ def open_training(path: str) -> Training:
     Raises:
         BadInput: for a file that cannot be run, or lacks one of them.
     """
+    from nearly.optim import trainings
     from nearly.optim.comparison import Training
 
+    if path in BUILT_IN:
+        return getattr(trainings, path)()
     file = Path(path)
     if file.suffix != ".py" or not file.is_file():
-        raise BadInput("TRAIN", "a Python file", path)
+        raise BadInput("TRAIN", f"a Python file, or {' or '.join(BUILT_IN)}", path)
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
