@@ -41,7 +41,8 @@ def orthogonalize(
 
     - `minimax`: the fewest quintic steps that take singular values in [least, 1] of the bound $||(A^T A)^2||_F^{1/4} \ge ||A||_2$
       to within 0.3 of one (Amsel, Persson, Musco, Gower 2025, "The Polar Express", arXiv:2505.16932): three for 0.02, four for
-      0.003. Where there are at least 1.5 times as many rows as columns, two steps at a time are taken on the Gram matrix.
+      0.003. Where there are at least 1.5 times as many rows as columns, two steps at a time are taken on the Gram matrix (in
+      bfloat16, the last two).
     - `muon`: steps with $(3.4445, -4.7750, 2.0315)$ from $A / ||A||_F$ (Jordan et al. 2024), with the arithmetic of
       `torch.optim.Muon`, but for matrices of norm below 1e-7, which it leaves small.
     - `newton_schulz`: steps with $(15, -10, 3) / 8$ (Kovarik 1970), exact after as many as the condition asks for.
@@ -88,7 +89,7 @@ def orthogonalize(
     else:
         coefficients: Steps = minimax_schedule(least, ROUGH_ERROR) if schedule == "minimax" else [NEWTON_SCHULZ] * steps
         x, gram, square = scaled_to_one(x)
-        for k, run in enumerate(runs(coefficients, x.shape)):
+        for k, run in enumerate(runs(coefficients, x)):
             x = advance(x, hermitian_product(x.mH, x) if k else gram, run, None if k else square)
     x = x.reshape(tall.shape).to(matrices.dtype)
     return x.mH if wide else x

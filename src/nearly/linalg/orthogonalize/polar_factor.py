@@ -73,7 +73,7 @@ def polar_factor(
     `auto` takes `minimax` in half precision, made for singular values above 3%, for tolerances of 0.3 and above, and otherwise
     `minimax` on accelerators, where an SVD is slow; on a CPU, where it is as fast as 14 products, `gram` for double precision and
     tall matrices, and `svd`. Where that route leaves more than the tolerance, `svd` follows. Polynomials of matrices with at least
-    1.5 times as many rows as columns are taken two steps at a time on the Gram matrix.
+    1.5 times as many rows as columns are taken two steps at a time on the Gram matrix (in bfloat16, the last two).
 
     Matrices in half precision are taken to single precision; their factor is rounded back and measured as it is returned.
 
@@ -155,12 +155,12 @@ def _take(
     if route == "gram":
         factor = _by_gram(scaled)
         return factor, 1, orthogonality(factor)
+    start = scaled.bfloat16() if half and multiplies_halves(scaled) else scaled
     if route == "muon":
         pieces: list[Steps] = [[MUON]] * min(MUON_STEPS, iterations)
     else:  # an error e of the singular values is one of 2 e of their squares
         schedule = minimax_schedule(least, tolerance / 2)[:iterations] if route == "minimax" else ()
-        pieces = [*runs(schedule, scaled.shape), *[[NEWTON_SCHULZ]] * (iterations - len(schedule))]
-    start = scaled.bfloat16() if half and multiplies_halves(scaled) else scaled
+        pieces = [*runs(schedule, start), *[[NEWTON_SCHULZ]] * (iterations - len(schedule))]
     flat = start.flatten(0, -3) if start.ndim > 3 else start
     factor, steps, residual = _iterate(flat, pieces, 0.0 if route == "muon" else tolerance)
     batch = scaled.shape[:-2]
