@@ -21,7 +21,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
-        query, key, value = self.inward(x).reshape(batch, length, 3, HEADS, width // HEADS).permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = (
+            self.inward(x).reshape(batch, length, 3, HEADS, width // HEADS).permute(2, 0, 3, 1, 4).unbind(0)
+        )
         future = torch.ones(length, length, device=x.device).triu(1).bool()
         logits = (self.scale * query @ key.transpose(-1, -2)).masked_fill(future, -torch.inf)
         return self.outward((logits.softmax(-1) @ value).transpose(1, 2).reshape(batch, length, width))
@@ -39,7 +41,9 @@ class Transformer(nn.Module):
         self.token, self.place = nn.Embedding(vocabulary, width), nn.Embedding(LENGTH, width)
         attention = [nn.Sequential(norm(), Attention(width, scale)) for _ in range(layers)]
         mixer = [
-            nn.Sequential(norm(), nn.Linear(width, 2 * width, bias=False), nn.ReLU(), nn.Linear(2 * width, width, bias=False))
+            nn.Sequential(
+                norm(), nn.Linear(width, 2 * width, bias=False), nn.ReLU(), nn.Linear(2 * width, width, bias=False)
+            )
             for _ in range(layers)
         ]
         self.branches = nn.ModuleList(block for pair in zip(attention, mixer, strict=True) for block in pair)

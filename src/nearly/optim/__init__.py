@@ -1,8 +1,12 @@
 """Optimizers as short recipes over shared transforms, each a drop-in for those of `torch.optim`."""
 
+from nearly.optim.adafactor import Adafactor
 from nearly.optim.adagrad_norm import AdaGradNorm
+from nearly.optim.adamuon import AdaMuon
 from nearly.optim.adamw import AdamW
+from nearly.optim.auon import AuON
 from nearly.optim.comparison import OptimizerComparison, Training, compare
+from nearly.optim.frugal import Frugal
 from nearly.optim.memory import held_bytes, peak_bytes
 from nearly.optim.momentum_polyak import MomentumPolyak
 from nearly.optim.muon import Muon
@@ -11,10 +15,15 @@ from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.sania import Sania
 from nearly.optim.stochastic_model_building import StochasticModelBuilding
 from nearly.optim.triple_momentum import TripleMomentum
+from nearly.optim.trust_region import TrustRegion
 
 __all__ = [
     "AdaGradNorm",
+    "AdaMuon",
+    "Adafactor",
     "AdamW",
+    "AuON",
+    "Frugal",
     "MomentumPolyak",
     "Muon",
     "Nesterov",
@@ -25,6 +34,7 @@ __all__ = [
     "StochasticModelBuilding",
     "Training",
     "TripleMomentum",
+    "TrustRegion",
     "compare",
     "held_bytes",
     "peak_bytes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ class _Piece(Step):
         self.parameters = self._part(whole.parameters)
         self.gradients = self._part(whole.gradients)
 
-    def state(self, name: str, make: Callable[[Tensor], Tensor] = torch.zeros_like) -> list[Tensor]:
+    def state(self, name: str, make: Callable[[Tensor], Any] = torch.zeros_like) -> list[Any]:
         """The same entries of the state."""
         return self._part(self._whole.state(name, make))
 

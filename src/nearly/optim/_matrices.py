@@ -39,7 +39,7 @@ def each_matrix(
         >>> [one.tolist() for one in each_matrix(lambda x: 2 * x, [torch.ones(1, 2), torch.ones(2, 1)])]
         [[[2.0, 2.0]], [[2.0], [2.0]]]
     """
-    whole = [[as_matrix(_gathered(tensor)) for tensor in operand] for operand in operands]
+    whole = [[as_matrix(gathered(tensor)) for tensor in operand] for operand in operands]
     alike: dict[tuple[torch.Size, ...], list[int]] = {}
     for i, parts in enumerate(zip(*whole, strict=True)):
         alike.setdefault(tuple(part.shape for part in parts), []).append(i)
@@ -49,16 +49,17 @@ def each_matrix(
         group = process_group if mesh is None else mesh.get_group(0)
         batches = [torch.stack([operand[i] for i in places]) for operand in whole]
         for i, result in zip(places, _shared(function, batches, group), strict=True):
-            results[i] = _like(result, operands[0][i])
+            results[i] = spread_like(result, operands[0][i])
     return results
 
 
-def _gathered(tensor: Tensor) -> Tensor:
+def gathered(tensor: Tensor) -> Tensor:
+    """The whole of a distributed tensor; any other as it is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def _like(result: Tensor, tensor: Any) -> Tensor:
-    """The result in a tensor's shape, distributed as it is."""
+def spread_like(result: Tensor, tensor: Any) -> Tensor:
+    """A whole result in a tensor's shape, distributed as that is."""
     result = result.reshape(tensor.shape)
     if not hasattr(tensor, "full_tensor"):
         return result

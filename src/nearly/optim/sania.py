@@ -32,7 +32,7 @@ CARD = {
         "eps": ["at least", 0, None],
         "floor": ["real", None, None],
     },
-    "settings": {"eps": 0.1},
+    "settings": {"preconditioner": "adagrad", "eps": 0.1},
     "skips": {},
 }
 
@@ -115,7 +115,7 @@ class Sania(Optimizer):
 
     B is diagonal, of sums of squared gradients ("adagrad", the paper's AdaGrad-SQR), of their running means ("adam", Adam-SQR) or
     of Hutchinson's estimates of the Hessian's diagonal ("hutchinson"), or the Hessian ("newton"). As no root of the squares is
-    taken, steps do not depend on how parameters are scaled at all with `eps` 0, nor on any change of basis with "newton".
+    taken, with "adagrad" and "adam" and `eps` 0 steps do not depend on how parameters are scaled, with "newton" on no basis at all.
 
     Departures: (1) the loss's lower bound may be other than 0; (2) the running means of "hutchinson" are unbiased; (3) "newton"
     solves with the dense Hessian in place of conjugate gradients, shifted where it is not positive definite.
@@ -149,7 +149,7 @@ class Sania(Optimizer):
         params: Iterable[Any],
         *,
         lr: float = 1.0,
-        preconditioner: str = "adagrad",
+        preconditioner: str = "adam",
         decay: float = 0.999,
         eps: float = 1e-8,
         floor: float = 0.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -216,8 +217,8 @@ class Step:
         """The loss at the parameters before the step."""
         return -self._ask.loss if self.group["maximize"] else self._ask.loss
 
-    def state(self, name: str, make: Callable[[Tensor], Tensor] = torch.zeros_like) -> list[Tensor]:
-        """The tensors of this name that are kept from step to step, one per parameter; at first `make(parameter)`."""
+    def state(self, name: str, make: Callable[[Tensor], Any] = torch.zeros_like) -> list[Any]:
+        """The tensors (or numbers) of this name that are kept from step to step, one per parameter; at first `make(parameter)`."""
         found = []
         for parameter in self.parameters:
             kept = self._states[parameter]
@@ -226,8 +227,8 @@ class Step:
             found.append(kept[name])
         return found
 
-    def keep(self, name: str, values: Sequence[Tensor]) -> None:
-        """Put other tensors in the place of the kept ones."""
+    def keep(self, name: str, values: Sequence[Any]) -> None:
+        """Put other tensors or numbers in the place of the kept ones."""
         for parameter, value in zip(self.parameters, values, strict=True):
             self._states[parameter][name] = value
 
@@ -235,6 +236,13 @@ class Step:
     def shared(self) -> dict[str, Any]:
         """What is kept for the group as a whole, by name: tensors and numbers."""
         return self._states[SHARED].setdefault(str(self._place), {})
+
+    def subset(self, places: Sequence[int]) -> Step:
+        """The same step of some of the parameters."""
+        part = copy.copy(self)
+        part.parameters = [self.parameters[i] for i in places]
+        part.gradients = [self.gradients[i] for i in places] if self.gradients else []
+        return part
 
     def evaluate(self, *, graph: bool = False) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradients at the parameters as they now are, as transforms have moved them."""
@@ -281,9 +289,21 @@ class Step:
         return list(torch._foreach_neg(found)) if self.group["maximize"] else found
 
 
-def norms(tensors: Sequence[Tensor], order: float = 2.0) -> Tensor:
-    """The norms of the tensors' entries, in one tensor; of distributed ones over all ranks."""
-    return torch.stack([_full(norm) for norm in torch._foreach_norm(list(tensors), order)])
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The 2-norms of the tensors' entries, in one tensor; of distributed ones over all ranks."""
+    return torch.stack([_full(norm) for norm in torch._foreach_norm(list(tensors))])
+
+
+def times(tensors: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
+    """Each tensor times its factor, in its dtype."""
+    return list(torch._foreach_mul(list(tensors), list(factors.to(tensors[0].dtype).unbind())))
+
+
+def root_mean_squares(tensors: Sequence[Tensor]) -> Tensor:
+    """The root mean squares of the tensors' entries, in one tensor; of distributed ones over all ranks."""
+    found = norms(tensors)
+    roots = [tensor.numel() ** -0.5 for tensor in tensors]
+    return found * torch.tensor(roots, dtype=found.dtype, device=found.device)
 
 
 def _full(tensor: Tensor) -> Tensor:

@@ -1,10 +1,22 @@
 """What optimizers are made of: each turns updates into updates, and can be used alone."""
 
-from nearly.optim.transforms.align import RMSAlign
+from nearly.optim.transforms.align import RMSAlign, ShapeScale
 from nearly.optim.transforms.clip import ClipNorm, ClipRMS
+from nearly.optim.transforms.factored import FactoredMoment
 from nearly.optim.transforms.moments import Moments, SecondMoment
 from nearly.optim.transforms.momentum import Momentum
 from nearly.optim.transforms.orthogonalize import Orthogonalize
 from nearly.optim.transforms.sign import Sign
 
-__all__ = ["ClipNorm", "ClipRMS", "Moments", "Momentum", "Orthogonalize", "RMSAlign", "SecondMoment", "Sign"]
+__all__ = [
+    "ClipNorm",
+    "ClipRMS",
+    "FactoredMoment",
+    "Moments",
+    "Momentum",
+    "Orthogonalize",
+    "RMSAlign",
+    "SecondMoment",
+    "ShapeScale",
+    "Sign",
+]

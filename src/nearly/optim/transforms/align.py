@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from nearly.optim.step import Transform, norms
+from nearly.optim.step import Transform, root_mean_squares, times
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,30 @@ class RMSAlign(Transform):
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The updates, scaled."""
-        sizes = norms(updates)
-        roots = torch.tensor([update.numel() ** 0.5 for update in updates], dtype=sizes.dtype, device=sizes.device)
-        factors = torch.where(sizes > 0, self.size * roots / sizes, 0.0)
-        return list(torch._foreach_mul(updates, list(factors.to(updates[0].dtype).unbind())))
+        sizes = root_mean_squares(updates)
+        return times(updates, torch.where(sizes > 0, self.size / sizes, 0.0))
+
+
+@dataclass(frozen=True)
+class ShapeScale(Transform):
+    """Every matrix update times a factor of its rows m and columns n, for updates with orthonormal columns or rows.
+
+    Args:
+        rule: "original", `max(1, m / n)^(1/2)` (Jordan et al. 2024); "match_rms_adamw", `0.2 max(m, n)^(1/2)`, by which their root
+            mean square is about that of Adam's updates (Liu et al. 2025, arXiv:2502.16982); "spectral", `(m / n)^(1/2)`, by which a
+            rate holds for all widths (Yang, Simon, Bernstein 2023, arXiv:2310.17813); "none".
+    """
+
+    rule: str
+
+    def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
+        """The updates, scaled."""
+        if self.rule == "none":
+            return updates
+        sides = [(len(update), update.numel() // len(update)) for update in updates]
+        rules: dict[str, Callable[[int, int], float]] = {
+            "original": lambda m, n: max(1.0, m / n) ** 0.5,
+            "match_rms_adamw": lambda m, n: 0.2 * max(m, n) ** 0.5,
+            "spectral": lambda m, n: (m / n) ** 0.5,
+        }
+        return list(torch._foreach_mul(updates, [rules[self.rule](m, n) for m, n in sides]))

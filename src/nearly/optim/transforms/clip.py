@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nearly.optim.step import Transform, norms
+from nearly.optim.step import Transform, norms, root_mean_squares, times
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,5 @@ class ClipRMS(Transform):
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The updates, each of a root mean square of at most `most`."""
-        sizes = norms(updates)
-        roots = torch.tensor([update.numel() ** 0.5 for update in updates], dtype=sizes.dtype, device=sizes.device)
-        factors = (self.most * roots / sizes).clamp(max=1.0).nan_to_num(1.0)
-        return list(torch._foreach_mul(updates, list(factors.to(updates[0].dtype).unbind())))
+        factors = (self.most / root_mean_squares(updates)).clamp(max=1.0).nan_to_num(1.0)
+        return times(updates, factors)

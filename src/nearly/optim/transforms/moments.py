@@ -34,23 +34,47 @@ class Moments(Transform):
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The directions."""
-        # The kernel moves parameters by -lr times the direction: zeros, moved with lr = -1, become the direction.
-        found = [torch.zeros_like(update) for update in updates]
-        self._fused(found, updates, step, -1.0, 0.0)
-        return found
+        return adam_directions(updates, step.state("mean"), step.state("square"), step.number, self.betas, self.eps)
 
     def descend(self, updates: list[Tensor], step: Step) -> None:
         """Move the parameters, in the same pass."""
-        self._fused(step.parameters, updates, step, step.group["lr"], step.group.get("weight_decay", 0.0))
+        rate, decay = step.group["lr"], step.group.get("weight_decay", 0.0)
+        states = step.state("mean"), step.state("square")
+        _fused(step.parameters, updates, *states, step.number, self.betas, self.eps, rate, decay)
 
-    def _fused(self, moved: list[Tensor], updates: list[Tensor], step: Step, rate: float, decay: float) -> None:
-        mean, square = step.state("mean"), step.state("square")
-        counts = [torch.tensor(float(step.number), device=updates[0].device)] * len(updates)
-        first, second = self.betas
-        torch._fused_adamw_(
-            moved, updates, mean, square, [], counts,
-            lr=rate, beta1=first, beta2=second, weight_decay=decay, eps=self.eps, amsgrad=False, maximize=False,
-        )  # fmt: skip
+
+def adam_directions(
+    updates: list[Tensor],
+    mean: list[Tensor],
+    square: list[Tensor],
+    number: int,
+    betas: tuple[float, float],
+    eps: float,
+) -> list[Tensor]:
+    """Adam's directions, after the means have taken up these updates, the `number`-th."""
+    # The kernel moves parameters by -lr times the direction: zeros, moved with lr = -1, become the direction.
+    found = [torch.zeros_like(update) for update in updates]
+    _fused(found, updates, mean, square, number, betas, eps, -1.0, 0.0)
+    return found
+
+
+def _fused(
+    moved: list[Tensor],
+    updates: list[Tensor],
+    mean: list[Tensor],
+    square: list[Tensor],
+    number: int,
+    betas: tuple[float, float],
+    eps: float,
+    rate: float,
+    decay: float,
+) -> None:
+    counts = [torch.tensor(float(number), device=updates[0].device)] * len(updates)
+    first, second = betas
+    torch._fused_adamw_(
+        moved, updates, mean, square, [], counts,
+        lr=rate, beta1=first, beta2=second, weight_decay=decay, eps=eps, amsgrad=False, maximize=False,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

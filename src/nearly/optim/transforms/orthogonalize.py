@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nearly.linalg.orthogonalize import polar_factor
+import torch
+
+from nearly.linalg.orthogonalize import orthogonalize
 from nearly.optim._matrices import each_matrix
 from nearly.optim.step import Transform
 
@@ -17,18 +19,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Orthogonalize(Transform):
-    """The polar factor of every update, a convolution's as a matrix of outputs against inputs and places.
+    """The polar factor of every update, or nearly; of a convolution's as a matrix of outputs against inputs and places.
 
     Args:
-        route: see `nearly.linalg.orthogonalize`.
+        schedule: of `nearly.linalg.orthogonalize.orthogonalize`.
+        steps: of the schedules `muon` and `newton_schulz`.
+        half: whether to multiply in bfloat16 where the device does that fast; not in double precision.
     """
 
-    route: str = "minimax"
+    schedule: str = "minimax"
+    steps: int = 5
+    half: bool = True
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The factors."""
         return each_matrix(
-            lambda batch: polar_factor(batch, route=self.route, tolerance=0.3, check=False).value,
+            lambda batch: orthogonalize(
+                batch, schedule=self.schedule, steps=self.steps, half=self.half and batch.dtype != torch.float64
+            ),
             updates,
             process_group=step.process_group,
         )
