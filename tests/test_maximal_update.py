@@ -1,6 +1,5 @@
 """Maximal-update parametrization against the published tables and naive steps of each family."""
 
-import itertools
 import math
 
 import pytest
@@ -134,11 +133,10 @@ def test_first_step_changes_features_alike_at_all_widths(family, damping):
     """A wrong exponent of a rate puts some layer's slope off by a fifth or more; one of a damping does so where it is large."""
     x = torch.randn(4, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rate = {"sgd": 0.05, "adam": 0.02, "kfac": 0.1, "muon_rms": 0.04}.get(family, 0.3)
-    seeds = itertools.count()
 
-    def start(model):
+    def start(model, seed):
         base = mlp(64, bias=False)
-        return OneStep(model, maximal_update(model, base, family=family, lr=rate, damping=damping, seed=next(seeds)))
+        return OneStep(model, maximal_update(model, base, family=family, lr=rate, damping=damping, seed=seed))
 
     check = coordinate_check(
         lambda width, seed: mlp(width, bias=False).double(),
@@ -206,6 +204,9 @@ def test_unknown_parameters_need_axes():
         maximal_update(Raw(WIDE), Raw(NARROW), family="adam", lr=1.0, axes={**axes, "experts": (1, None)})
     with pytest.raises(BadInput, match="of the model's parameters"):
         maximal_update(Raw(WIDE), Raw(NARROW), family="adam", lr=1.0, axes={**axes, "gone": (0, 1)})
+    for wrong in ((0, 0), (None, 1), (2, 0), (-1, 0)):
+        with pytest.raises(BadInput, match=r"axes\['place'\] must be \(outputs"):
+            maximal_update(Raw(WIDE), Raw(NARROW), family="adam", lr=1.0, axes={**axes, "place": wrong})
     assert rows_of(Raw(WIDE), Raw(WIDE))["place"].std is None  # nothing differs: nothing to know
 
 
@@ -288,6 +289,7 @@ def test_initialization_depends_on_the_seed_alone():
         ({"lr": 0.0}, "lr must be"),
         ({"lr": math.nan}, "lr must be"),
         ({"lr": {"sgd": 1.0}}, "lr must be given for the family adam"),
+        ({"family": lambda name, p: "lion" if name == "4.bias" else "adam"}, "family must be one of sgd"),
         ({"gain": -1.0}, "gain"),
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"eps": 0.0}, "eps"),
@@ -295,9 +297,12 @@ def test_initialization_depends_on_the_seed_alone():
         ({"base_depth": 0}, "base_depth"),
     ],
 )
-def test_bad_arguments_are_named(options, message):
+def test_bad_arguments_are_named_and_change_nothing(options, message):
+    model = mlp(WIDE)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(BadInput, match=message):
-        rows_of(mlp(WIDE), mlp(NARROW), **options)
+        rows_of(model, mlp(NARROW), **options)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_bases_of_other_architectures_are_refused():

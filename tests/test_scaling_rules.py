@@ -30,7 +30,7 @@ def test_coordinate_check_measures_changes():
             torch.manual_seed(seed)
             return mlp(width)
 
-    def optimizer(model):
+    def optimizer(model, seed):
         return torch.optim.SGD(model.parameters(), lr=0.1)
 
     check = coordinate_check(make, [32, 16], optimizer, (x, y), loss=nn.functional.mse_loss, steps=2, seeds=3)
@@ -39,7 +39,7 @@ def test_coordinate_check_measures_changes():
     squares = 0
     for seed in range(3):
         model = make(32, seed)
-        before, steps = model[:2](x).detach(), optimizer(model)
+        before, steps = model[:2](x).detach(), optimizer(model, seed)
         for _ in range(2):
             steps.zero_grad()
             nn.functional.mse_loss(model(x), y).backward()
@@ -67,7 +67,7 @@ def test_plot_names_the_missing_extra(monkeypatch):
     check = coordinate_check(
         lambda width, seed: mlp(width),
         [4, 8],
-        lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+        lambda model, seed: torch.optim.SGD(model.parameters(), lr=0.1),
         (x, x[:, :1]),
         loss=nn.functional.mse_loss,
     )

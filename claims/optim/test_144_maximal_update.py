@@ -22,21 +22,19 @@ from nearly.optim.scaling import coordinate_check, maximal_update
 WIDTHS, BASE, STEPS, RATE = (128, 256, 512, 1024, 2048, 4096), 128, 20, 0.03
 
 
-def network(width, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        layers = (nn.Linear(10, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
-    for layer in layers[::2]:
-        nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
+def network(width):
+    return nn.Sequential(nn.Linear(10, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
 
 
 def maximal(family):
-    return lambda model: torch.optim.SGD(maximal_update(model, network(BASE), family=family, lr=RATE).groups)
+    def make(model, seed):
+        return torch.optim.SGD(maximal_update(model, network(BASE), family=family, lr=RATE, seed=seed).groups)
+
+    return make
 
 
-def kernel(model):
-    maximal_update(model, model, family="sgd", lr=RATE)  # as wide as its base: standard initialization
+def kernel(model, seed):
+    maximal_update(model, model, family="sgd", lr=RATE, seed=seed)  # as wide as its base: standard initialization
     ratio = model[2].in_features / BASE
     wide = [{"params": [model[place].weight], "lr": RATE / ratio} for place in (2, 4)]
     return torch.optim.SGD([*wide, {"params": [model[0].weight, *(model[place].bias for place in (0, 2, 4))]}], lr=RATE)
@@ -49,7 +47,7 @@ def test_features_are_learned_at_any_width(record):
     found = {}
     for name, optimizer in (("maximal", maximal("sgd")), ("kernel", kernel), ("broken", maximal("adam"))):
         check = coordinate_check(
-            lambda width, seed: network(width, seed),
+            lambda width, seed: network(width),
             WIDTHS,
             optimizer,
             (x, y),

@@ -7,12 +7,17 @@ from nearly.optim.adamw import AdamW
 from nearly.optim.auon import AuON
 from nearly.optim.comparison import OptimizerComparison, Training, compare
 from nearly.optim.frugal import Frugal
+from nearly.optim.gradient_regularized_newton import GradientRegularizedNewton
+from nearly.optim.lazy_newton import LazyNewton
 from nearly.optim.memory import held_bytes, peak_bytes
 from nearly.optim.momentum_polyak import MomentumPolyak
 from nearly.optim.muon import Muon
 from nearly.optim.nesterov import Nesterov
 from nearly.optim.optimizer import Optimizer, Options
+from nearly.optim.quantized_shampoo import QuantizedShampoo
 from nearly.optim.sania import Sania
+from nearly.optim.stepsized_newton import StepsizedNewton
+from nearly.optim.shampoo import Shampoo
 from nearly.optim.stochastic_model_building import StochasticModelBuilding
 from nearly.optim.triple_momentum import TripleMomentum
 from nearly.optim.trust_region import TrustRegion
@@ -24,13 +29,18 @@ __all__ = [
     "AdamW",
     "AuON",
     "Frugal",
+    "GradientRegularizedNewton",
+    "LazyNewton",
     "MomentumPolyak",
     "Muon",
     "Nesterov",
     "Optimizer",
     "OptimizerComparison",
     "Options",
+    "QuantizedShampoo",
     "Sania",
+    "StepsizedNewton",
+    "Shampoo",
     "StochasticModelBuilding",
     "Training",
     "TripleMomentum",

@@ -45,12 +45,17 @@ def each_matrix(
         alike.setdefault(tuple(part.shape for part in parts), []).append(i)
     results: list[Tensor] = [operands[0][0]] * len(operands[0])
     for places in alike.values():
-        mesh = getattr(operands[0][places[0]], "device_mesh", None)
-        group = process_group if mesh is None else mesh.get_group(0)
         batches = [torch.stack([operand[i] for i in places]) for operand in whole]
+        group = ranks_of(operands[0][places[0]], process_group)
         for i, result in zip(places, _shared(function, batches, group), strict=True):
             results[i] = spread_like(result, operands[0][i])
     return results
+
+
+def ranks_of(tensor: Any, process_group: ProcessGroup | None) -> ProcessGroup | None:
+    """The ranks over which a tensor is distributed; for any other, those that hold the same, if there are several."""
+    mesh = getattr(tensor, "device_mesh", None)
+    return process_group if mesh is None else mesh.get_group(0)
 
 
 def gathered(tensor: Tensor) -> Tensor:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from nearly.optim.step import Step
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -50,3 +54,12 @@ def scaled(tensors: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
 def safe_ratio(above: Tensor, below: Tensor) -> Tensor:
     """A quotient that is 0 where the divisor is."""
     return torch.where(below == 0, 0.0, above / torch.where(below == 0, 1.0, below))
+
+
+def elsewhere(step: Step, updates: Sequence[Tensor], rate: float = 1.0) -> tuple[Tensor, list[Tensor]]:
+    """Loss and gradients where these updates would take the parameters, which stay where they are."""
+    saved = [parameter.clone() for parameter in step.parameters]
+    torch._foreach_add_(step.parameters, list(updates), alpha=-rate)
+    loss, gradients = step.evaluate()
+    torch._foreach_copy_(step.parameters, saved)
+    return loss, gradients

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 
-from nearly.optim._newton import damped_solve, hessian
+from nearly.optim._newton import damped_factor, hessian, solved
 from nearly.optim._vectors import dots, flat, parts, scaled
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
@@ -102,7 +102,7 @@ class _Newton(Transform):
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The step."""
-        directions = parts(damped_solve(hessian(step), flat(updates), self.eps), updates)
+        directions = parts(solved(damped_factor(hessian(step), self.eps), flat(updates)), updates)
         return _polyak(directions, updates, step, self.floor)
 
 

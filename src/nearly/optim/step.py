@@ -72,7 +72,7 @@ class Ask:
         self.closure, self.records = closure, layers
         self.loss: Any = None
         self.values_alone = "values" in needs
-        self._slopes: tuple[Tensor, ...] | None = None
+        self._slopes: dict[int, Tensor | None] | None = None  # by the parameter's id
 
     def gradients(self, wants: frozenset[str]) -> None:
         """Evaluate the closure, if there is one, so that all parameters that matter have their gradient in `.grad`.
@@ -127,10 +127,11 @@ class Ask:
                 if not loss.requires_grad:
                     raise BadInput("closure", "one whose loss depends on the parameters", "a loss without a graph")
                 flags: dict[str, Any] = {"allow_unused": True, "create_graph": graph}
-                slopes = torch.autograd.grad(loss, self.parameters, **flags)
-                for parameter, slope in zip(self.parameters, slopes, strict=True):
+                trained = [parameter for parameter in self.parameters if parameter.requires_grad]
+                slopes = torch.autograd.grad(loss, trained, **flags)
+                for parameter, slope in zip(trained, slopes, strict=True):
                     parameter.grad = None if slope is None else slope.detach()
-                self._slopes = slopes if graph else None
+                self._slopes = dict(zip(map(id, trained), slopes, strict=True)) if graph else None
         return loss.detach()
 
     def products(self, vectors: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -143,14 +144,15 @@ class Ask:
             raise BadInput(
                 "closure", f"given, as {self.member} asks for {NEEDS['curvature']}", None, f"Write\n{CLOSURE}"
             )
-        places = {id(parameter): i for i, parameter in enumerate(self.parameters)}
-        slopes = [self._slopes[places[id(parameter)]] for parameter in parameters]
-        live = [i for i, slope in enumerate(slopes) if slope is not None and slope.requires_grad]
+        pairs = [(self._slopes[id(parameter)], vector) for parameter, vector in zip(parameters, vectors, strict=True)]
+        live = [(slope, vector) for slope, vector in pairs if slope is not None and slope.requires_grad]
         if not live:
             return [torch.zeros_like(parameter) for parameter in parameters]
         flags: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
         with torch.enable_grad():
-            return list(torch.autograd.grad([slopes[i] for i in live], parameters, [vectors[i] for i in live], **flags))
+            return list(
+                torch.autograd.grad([slope for slope, _ in live], parameters, [vector for _, vector in live], **flags)
+            )
 
     def layers(self) -> list[Layer]:
         """The linear layers with what the last backward pass brought them."""

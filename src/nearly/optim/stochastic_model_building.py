@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 
-from nearly.optim._vectors import dots, safe_ratio
+from nearly.optim._vectors import dots, elsewhere, safe_ratio
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
 
@@ -54,11 +54,8 @@ class _ModelStep(Transform):
         rate = factor * self.lr
         if rate == 0:
             return updates
-        saved = [parameter.clone() for parameter in step.parameters]
         loss, squares = step.loss, dots(updates, updates)
-        torch._foreach_add_(step.parameters, updates, alpha=-rate)
-        trial, there = step.evaluate()
-        torch._foreach_copy_(step.parameters, saved)
+        trial, there = elsewhere(step, updates, rate)
         failed = not bool(trial <= loss - self.decrease * rate * squares.sum())
         if self.window is not None:
             self._schedule(step, self.window, factor, failed)

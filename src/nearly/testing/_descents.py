@@ -259,7 +259,7 @@ def check_state_declared(member: Member, problems: Sequence[OptimizerProblem]) -
         run = problem.start(member, dtype=torch.float32).step(3)
         declared = sum(_declared(card, parameter) for parameter in run.parameters)
         total = sum(parameter.numel() for parameter in run.parameters)
-        declared += sum({"N": total, "1": 1}[term] * bytes_ for term, bytes_ in card.get("shared", {}).items())
+        declared += sum({"N": total, "NN": total**2, "1": 1}[term] * bytes_ for term, bytes_ in card.get("shared", {}).items())
         for steps in (0, 4):
             held = held_bytes(run.step(steps).optimizer)
             assert held == declared, (

@@ -140,8 +140,9 @@ def inverse_root_of(
     values = values.clamp(min=0.0)
     values = values + ridge * values.norm(dim=-1, keepdim=True)
     floor = values.shape[-1] * torch.finfo(values.dtype).eps * values[..., -1:]
-    powers = torch.where(values > floor, values ** (-1 / power), 0.0)
-    return ((vectors * powers[..., None, :]) @ vectors.mH).to(matrix.dtype)
+    half = torch.where(values > floor, values ** (-0.5 / power), 0.0)
+    factor = (vectors * half[..., None, :]).to(matrix.dtype)
+    return factor @ factor.mH
 
 
 class _InverseRoot(torch.autograd.Function):

@@ -19,6 +19,11 @@ _TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 
 def matching_shapes(model: nn.Module, base: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the base's parameters, by the names that they share with the model's.
+
+    Raises:
+        BadInput: where names or numbers of dimensions differ.
+    """
     shapes = {name: tuple(parameter.shape) for name, parameter in base.named_parameters()}
     own = dict(model.named_parameters())
     odd = sorted(own.keys() ^ shapes.keys())
@@ -34,7 +39,7 @@ def readings_of(model: nn.Module, given: Mapping[str, Axes]) -> dict[str, Readin
     """Per parameter: its axes (None: not known), and whether it is drawn anew.
 
     Raises:
-        BadInput: for axes of no parameter, and weights shared by layers that read them differently.
+        BadInput: for axes of no parameter or outside its dimensions, and weights shared by layers that read them differently.
     """
     readings: dict[str, Reading] = {}
     seen: dict[Tensor, str] = {}
@@ -46,9 +51,14 @@ def readings_of(model: nn.Module, given: Mapping[str, Axes]) -> dict[str, Readin
             if readings.setdefault(first, reading) != reading:
                 requirement = "given for a weight that two layers read differently"
                 raise BadInput(f"axes[{first!r}]", requirement, f"nothing, and {name!r} is the same weight", _TIED)
-    unknown = given.keys() - readings.keys()
-    if unknown:
-        raise BadInput("axes", "of the model's parameters", f"{sorted(unknown)[0]!r}")
+    dimensions = {name: parameter.ndim for parameter, name in seen.items()}
+    for name, axes in given.items():
+        if name not in dimensions:
+            raise BadInput("axes", "of the model's parameters", repr(name))
+        outputs, inputs = axes
+        if outputs == inputs or not {outputs, inputs} <= {None, *range(dimensions[name])} or outputs is None:
+            requirement = f"(outputs, inputs or None), different and below {dimensions[name]}"
+            raise BadInput(f"axes[{name!r}]", requirement, axes)
     return readings
 
 

@@ -71,6 +71,8 @@ class CoordinateCheck:
                 shade = str(0.8 * (1 - (step + 1) / steps))
                 panel.plot(self.widths, self.changes[:, step, place].numpy(), color=shade, marker="o", ms=3, lw=1)
             panel.set(xscale="log", yscale="log", xlabel="width")
+            panel.set_xticks(self.widths, [str(width) for width in self.widths])
+            panel.set_xticks([], minor=True)
             panel.set_title(f"{layer}\nslope {slope:+.2f}", fontsize="medium")
         panels[0].set_ylabel("RMS change (darker: later)")
         return figure
@@ -79,7 +81,7 @@ class CoordinateCheck:
 def coordinate_check(
     make_model: Callable[[int, int], nn.Module],
     widths: Sequence[int],
-    make_optimizer: Callable[[nn.Module], Optimizer],
+    make_optimizer: Callable[[nn.Module, int], Optimizer],
     batch: tuple[Any, Any],
     *,
     loss: Loss,
@@ -98,12 +100,13 @@ def coordinate_check(
     Args:
         make_model: from a width and a seed to a module, initialized from that seed.
         widths: two or more, different.
-        make_optimizer: from a module to its optimizer; the place to call `maximal_update`.
+        make_optimizer: from a module and the seed to its optimizer; the place to call `maximal_update`, with that seed.
         batch: inputs and targets, the same for all; the module is called on the inputs.
         loss: of the module's outputs and the targets.
         steps: of training; the change is measured after each.
         seeds: models per width.
-        layers: names of modules to watch whose outputs are tensors; all modules without submodules unless told.
+        layers: names of modules to watch whose outputs are tensors; all modules without submodules unless told. Of a module called
+            several times the last output counts.
 
     Returns:
         The changes and their slopes.
@@ -114,7 +117,8 @@ def coordinate_check(
     Example:
         >>> from nearly.optim.scaling import maximal_update
         >>> mlp = lambda n: nn.Sequential(nn.Linear(4, n), nn.Tanh(), nn.Linear(n, n), nn.Tanh(), nn.Linear(n, 1))
-        >>> make = lambda model: torch.optim.SGD(maximal_update(model, mlp(32), family="sgd", lr=0.1).groups)
+        >>> def make(model, seed):
+        ...     return torch.optim.SGD(maximal_update(model, mlp(32), family="sgd", lr=0.1, seed=seed).groups)
         >>> batch = torch.ones(3, 4), torch.ones(3, 1)
         >>> check = coordinate_check(lambda n, seed: mlp(n), [32, 64, 128], make, batch, loss=nn.functional.mse_loss)
         >>> check.changes.shape
@@ -132,7 +136,9 @@ def coordinate_check(
         for seed in range(seeds):
             model = make_model(width, seed)
             watched = _Watch(model, layers)
-            squares = squares + _train(model, make_optimizer(model), batch, loss, steps, watched)
+            squares = squares + _train(model, make_optimizer(model, seed), batch, loss, steps, watched)
+            for hook in watched.hooks:
+                hook.remove()
             names = names or tuple(watched.outputs)
         changes.append((torch.as_tensor(squares) / seeds).sqrt())
     return CoordinateCheck(widths, names, torch.stack(changes))
@@ -146,11 +152,11 @@ class _Watch:
         if layers is None:
             layers = [name for name, module in modules.items() if not any(True for _ in module.children())]
         self.outputs: dict[str, Tensor] = {}
-        self.layers = layers
+        self.layers, self.hooks = layers, []
         for name in layers:
             if name not in modules:
                 raise BadInput("layers", "names of the model's modules", repr(name))
-            modules[name].register_forward_hook(self._keep(name))
+            self.hooks.append(modules[name].register_forward_hook(self._keep(name)))
 
     def _keep(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:

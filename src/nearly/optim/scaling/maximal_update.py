@@ -138,7 +138,8 @@ def maximal_update(
         1. The spectral form serves all kinds at once; at the tables' shapes it is the tables'.
         2. Powers of depth for Muon, Shampoo and K-FAC are not in these papers; they follow by their argument: L branches scaled by
            1/sqrt(L), whose updates are aligned, move the stream by L * (update / sqrt(L)).
-        3. "muon" means a step of unit spectral norm, "muon_rms" one of Adam's size, sqrt(max(rows, columns)) times as large
+        3. Shampoo's damping follows the paper's argument for K-FAC's: the size of its factors' own eigenvalues.
+        4. "muon" means a step of unit spectral norm, "muon_rms" one of Adam's size, sqrt(max(rows, columns)) times as large
            (`adjust_lr_fn="match_rms_adamw"` of torch.optim.Muon). A factor sqrt(max(1, rows / columns)) makes no difference to
            the rates of hidden matrices of fixed aspect, for which Muon is meant.
 
@@ -151,7 +152,8 @@ def maximal_update(
         lr: the base's learning rate; per family if there are several.
         weight_decay: the base's decoupled decay; divided by each rate's factor, so that `lr * weight_decay` is the same for all.
         eps: the base's eps of Adam; without it the groups leave the optimizer's own.
-        damping: the base's damping. Groups hold a number for shampoo, a pair (inputs, gradients) for kfac.
+        damping: the base's damping, absolute (one relative to the factors' eigenvalues needs no scaling). Groups hold a number for
+            shampoo, added to both of its factors, and a pair (inputs, gradients) for kfac.
         gain: of the initialization: sqrt(2) for ReLU, say.
         base_depth: of the base's rates.
         axes: for parameters of two or more dimensions in layers not listed above: the dimension that counts outputs and the one
@@ -198,7 +200,7 @@ def maximal_update(
         if chosen not in RULES:
             raise BadInput("family", "one of " + ", ".join(RULES), repr(chosen))
         rule = RULES[chosen]
-        std = _initialize(name, parameter, readings[name], ratios, gain, generator)
+        std = _deviation(name, parameter, readings[name], ratios, gain)
         rate = _power(ratios, rule.rate)
         dampings = None
         if rule.damping is not None:
@@ -211,6 +213,9 @@ def maximal_update(
             pair = damping * dampings[0], damping * dampings[1]
             setting["damping"] = pair if chosen == "kfac" else pair[0]
         settings.append((setting, parameter))
+    for row, (_, drawn) in zip(rows, settings, strict=True):  # nothing has changed before all is checked
+        if row.std is not None:
+            _draw(drawn, row.std, generator)
     return MaximalUpdate(_merged(settings), rows)
 
 
@@ -248,26 +253,23 @@ def _depths(model: nn.Module) -> dict[str, int]:
     }
 
 
-def _initialize(
-    name: str,
-    parameter: Tensor,
-    reading: Reading,
-    ratios: Powers,
-    gain: float,
-    generator: torch.Generator,
-) -> float | None:
+def _deviation(name: str, parameter: Tensor, reading: Reading, ratios: Powers, gain: float) -> float | None:
     axes, drawn = reading
     if not drawn or axes is None:
         return None
-    if parameter.ndim < 2:
-        parameter.detach().zero_()
-        return 0.0
     if parameter.numel() == 0:
         raise BadInput(name, "of one entry at least", describe(parameter))
-    std = gain / math.sqrt(fans(tuple(parameter.shape), axes)[1]) * min(1.0, math.sqrt(ratios[0] / ratios[1]))
+    if parameter.ndim < 2:
+        return 0.0
+    return gain / math.sqrt(fans(tuple(parameter.shape), axes)[1]) * min(1.0, math.sqrt(ratios[0] / ratios[1]))
+
+
+def _draw(parameter: Tensor, std: float, generator: torch.Generator) -> None:
+    if std == 0:
+        parameter.detach().zero_()
+        return
     numbers = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype, device=generator.device)
     parameter.detach().copy_(numbers).mul_(std)
-    return std
 
 
 def _kind(parameter: Tensor, ratios: Powers) -> str:

@@ -37,7 +37,7 @@ class _Scaled(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, forward: float, backward: float) -> Tensor:
-        return x * forward
+        return x.view_as(x) if forward == 1 else x * forward
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -45,7 +45,7 @@ class _Scaled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient * ctx.factor, None, None
+        return gradient if ctx.factor == 1 else gradient * ctx.factor, None, None
 
 
 class _Cast(torch.autograd.Function):
@@ -53,7 +53,7 @@ class _Cast(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, forward: torch.dtype | None, backward: torch.dtype | None) -> Tensor:
-        return x.clone() if forward is None else _rounded(x, forward)
+        return x.view_as(x) if forward is None else _rounded(x, forward)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -3,6 +3,8 @@
 from nearly.optim.transforms.align import RMSAlign, ShapeScale
 from nearly.optim.transforms.clip import ClipNorm, ClipRMS
 from nearly.optim.transforms.factored import FactoredMoment
+from nearly.optim.transforms.graft import Graft
+from nearly.optim.transforms.kronecker import Kronecker
 from nearly.optim.transforms.moments import Moments, SecondMoment
 from nearly.optim.transforms.momentum import Momentum
 from nearly.optim.transforms.orthogonalize import Orthogonalize
@@ -12,6 +14,8 @@ __all__ = [
     "ClipNorm",
     "ClipRMS",
     "FactoredMoment",
+    "Graft",
+    "Kronecker",
     "Moments",
     "Momentum",
     "Orthogonalize",
