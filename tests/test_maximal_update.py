@@ -22,6 +22,15 @@ RATIO = WIDE / NARROW
 PUBLISHED = {"sgd": (-1, 0, 1), "adam": (0, 1, 1), "kfac": (0, 0, 0), "shampoo": (-0.5, 0, 0.5), "muon": (-0.5, 0, 0.5)}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Decompositions of small matrices on several threads take minutes where other processes share the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def mlp(width, bias=True):
     return nn.Sequential(
         nn.Linear(10, width, bias=bias),
@@ -130,7 +139,7 @@ class OneStep(torch.optim.Optimizer):
 @pytest.mark.parametrize("damping", [1e-2, 1e2])
 @pytest.mark.parametrize("family", RULES)
 def test_first_step_changes_features_alike_at_all_widths(family, damping):
-    """A wrong exponent of a rate puts some layer's slope off by a fifth or more; one of a damping does so where it is large."""
+    """A wrong exponent puts some layer off by a fifth or more; one of a damping does so where the damping is large."""
     x = torch.randn(4, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rate = {"sgd": 0.05, "adam": 0.02, "kfac": 0.1, "muon_rms": 0.04}.get(family, 0.3)
 
@@ -140,7 +149,7 @@ def test_first_step_changes_features_alike_at_all_widths(family, damping):
 
     check = coordinate_check(
         lambda width, seed: mlp(width, bias=False).double(),
-        (64, 128, 256, 512),
+        (64, 128, 256),
         start,
         (x, x[:, :1].sign()),
         loss=nn.functional.mse_loss,

@@ -14,10 +14,11 @@ from nearly.optim.momentum_polyak import MomentumPolyak
 from nearly.optim.muon import Muon
 from nearly.optim.nesterov import Nesterov
 from nearly.optim.optimizer import Optimizer, Options
+from nearly.optim.polynomial_preconditioning import PolynomialPreconditioning
 from nearly.optim.quantized_shampoo import QuantizedShampoo
 from nearly.optim.sania import Sania
-from nearly.optim.stepsized_newton import StepsizedNewton
 from nearly.optim.shampoo import Shampoo
+from nearly.optim.stepsized_newton import StepsizedNewton
 from nearly.optim.stochastic_model_building import StochasticModelBuilding
 from nearly.optim.triple_momentum import TripleMomentum
 from nearly.optim.trust_region import TrustRegion
@@ -37,10 +38,11 @@ __all__ = [
     "Optimizer",
     "OptimizerComparison",
     "Options",
+    "PolynomialPreconditioning",
     "QuantizedShampoo",
     "Sania",
-    "StepsizedNewton",
     "Shampoo",
+    "StepsizedNewton",
     "StochasticModelBuilding",
     "Training",
     "TripleMomentum",
