@@ -31,7 +31,7 @@ CARD = {
         "polynomial": ["choice", "krylov", "symmetric"],
         "every": ["integer", 1, None],
     },
-    "settings": {"degree": 4, "lr": 0.5},
+    "settings": {"lr": 0.5},
     "skips": {},
 }
 
@@ -46,7 +46,9 @@ class _Krylov(Transform):
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The step."""
         gradient = flat(updates)
-        basis, images, next_ = [], [], gradient
+        basis: list[Tensor] = []
+        images: list[Tensor] = []
+        next_ = gradient
         for _ in range(min(self.degree + 1, len(gradient))):
             for _ in range(2):  # Gram and Schmidt twice, as once loses orthogonality
                 for one in basis:
@@ -113,15 +115,15 @@ def symmetric_sums(values: Tensor, degree: int) -> Tensor:
 class PolynomialPreconditioning(Optimizer):
     r"""Gradient descent preconditioned by a polynomial of the Hessian B, $x \leftarrow x - P(B) g$, of degree $\tau$.
 
-    "symmetric" takes $P_0 = I$, $P_k = \sigma_k I - B P_{k-1}$ with the elementary symmetric sums $\sigma_k$ of B's eigenvalues, times
-    the length that minimizes the quadratic model. $P_\tau B$ has the eigenvalues $\lambda_i \sigma_\tau(\lambda_{-i})$, with the
-    sum over all eigenvalues but the i-th: gaps between the $\tau$ largest eigenvalues and the others are cut, and the condition
-    number is
+    "symmetric" takes $P_0 = I$, $P_k = \sigma_k I - B P_{k-1}$ with the elementary symmetric sums $\sigma_k$ of B's eigenvalues,
+    times the length that minimizes the quadratic model. $P_\tau B$ has the eigenvalues $\lambda_i \sigma_\tau(\lambda_{-i})$, with
+    the sum over all eigenvalues but the i-th: gaps between the $\tau$ largest eigenvalues and the others are cut, and the
+    condition number is
 
         $$\kappa_\tau = \frac{\lambda_1 \sigma_\tau(\lambda_{-1})}{\lambda_N \sigma_\tau(\lambda_{-N})}.$$
 
-    "krylov" takes the polynomial that minimizes the quadratic model for this gradient, in the span of $g, B g, \ldots, B^\tau g$: at
-    least as good at each step, without the sums.
+    "krylov" takes the polynomial that minimizes the quadratic model for this gradient, in the span of $g, B g, \ldots, B^\tau g$:
+    at least as good at each step, without the sums.
 
     Departures: (1) B is the Hessian where gradients are taken, not a matrix that bounds it, so that steps have no rate to be tuned,
     and no theorem either where the loss is not quadratic; (2) negative curvatures count by their size; (3) the sums are taken
