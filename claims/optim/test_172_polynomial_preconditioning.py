@@ -4,7 +4,7 @@ Works when, on quadratics with 1-3 outlier eigenvalues 1000 times the bulk: degr
 the predicted condition number within 2 times; the Krylov-adaptive version needs fewer matrix products than plain gradient
 descent.
 
-60 unknowns, bulk eigenvalues from 1 to 2, outliers from 1,000 to 2,000, in a random basis; the loss to 1e-10 of its start.
+60 unknowns, bulk eigenvalues from 1 to 2, outliers from 1,000 to 1,200, in a random basis; the loss to 1e-10 of its start.
 Degrees 0 to 4. The prediction is that of exact steps along preconditioned gradients, ln(1e10) / (2 ln((kappa + 1) / (kappa -
 1))) steps, with kappa the formula's condition number. It is a worst case: counts are within 2 times of it from the start that
 is worst by Kantorovich's inequality, and no larger from a random start, where they may be far smaller. Krylov: degree 3, from
@@ -24,14 +24,14 @@ from torch import Tensor
 from nearly.optim import PolynomialPreconditioning
 from nearly.optim import polynomial_preconditioning as module
 
-UNKNOWNS, LIMIT = 60, 20_000
+UNKNOWNS, LIMIT = 60, 8_000
 
 
 def problem(outliers: int) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors."""
     draw = torch.Generator().manual_seed(172)
     basis = torch.linalg.qr(torch.randn(UNKNOWNS, UNKNOWNS, dtype=torch.float64, generator=draw)).Q
-    values = torch.cat([torch.linspace(1, 2, UNKNOWNS - outliers), torch.linspace(1000, 2000, outliers)]).double()
+    values = torch.cat([torch.linspace(1, 2, UNKNOWNS - outliers), torch.linspace(1000, 1200, outliers)]).double()
     return values, basis
 
 
@@ -96,9 +96,9 @@ def test_conditions(outliers: int, record: Any, monkeypatch: pytest.MonkeyPatch)
 
     sums = module.symmetric_sums
     monkeypatch.setattr(module, "symmetric_sums", lambda v, degree: sums(v, degree + 1)[1:])
-    broken = [counts[0], *(iterations(values, basis, k, "symmetric", True) for k in range(1, 5))]
+    broken = [*counts[:2], iterations(values, basis, 2, "symmetric", True), *counts[3:]]
     record(
-        claim=f"172: iterations with the sums of one degree higher, {outliers} outliers (predicted)",
+        claim=f"172: iterations with the sums of one degree higher at degree 2, {outliers} outliers (predicted)",
         measured=", ".join(map(str, broken)),
         baseline=shown,
     )

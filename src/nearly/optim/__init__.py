@@ -2,20 +2,27 @@
 
 from nearly.optim.adafactor import Adafactor
 from nearly.optim.adagrad_norm import AdaGradNorm
+from nearly.optim.adahessian import AdaHessian
 from nearly.optim.adamuon import AdaMuon
 from nearly.optim.adamw import AdamW
 from nearly.optim.auon import AuON
+from nearly.optim.bloop import Bloop
 from nearly.optim.comparison import OptimizerComparison, Training, compare
 from nearly.optim.frugal import Frugal
 from nearly.optim.gradient_regularized_newton import GradientRegularizedNewton
+from nearly.optim.inverse_free_natural_gradient import InverseFreeNaturalGradient
+from nearly.optim.kfac import KFAC
 from nearly.optim.lazy_newton import LazyNewton
 from nearly.optim.memory import held_bytes, peak_bytes
+from nearly.optim.mkor import MKOR
 from nearly.optim.momentum_polyak import MomentumPolyak
 from nearly.optim.muon import Muon
 from nearly.optim.nesterov import Nesterov
 from nearly.optim.optimizer import Optimizer, Options
+from nearly.optim.perp_grad import PerpGrad, log_stablemax, stablemax_cross_entropy
 from nearly.optim.polynomial_preconditioning import PolynomialPreconditioning
 from nearly.optim.quantized_shampoo import QuantizedShampoo
+from nearly.optim.riemannian_adam import RiemannianAdam
 from nearly.optim.sania import Sania
 from nearly.optim.shampoo import Shampoo
 from nearly.optim.stepsized_newton import StepsizedNewton
@@ -24,13 +31,18 @@ from nearly.optim.triple_momentum import TripleMomentum
 from nearly.optim.trust_region import TrustRegion
 
 __all__ = [
+    "KFAC",
+    "MKOR",
     "AdaGradNorm",
+    "AdaHessian",
     "AdaMuon",
     "Adafactor",
     "AdamW",
     "AuON",
+    "Bloop",
     "Frugal",
     "GradientRegularizedNewton",
+    "InverseFreeNaturalGradient",
     "LazyNewton",
     "MomentumPolyak",
     "Muon",
@@ -38,8 +50,10 @@ __all__ = [
     "Optimizer",
     "OptimizerComparison",
     "Options",
+    "PerpGrad",
     "PolynomialPreconditioning",
     "QuantizedShampoo",
+    "RiemannianAdam",
     "Sania",
     "Shampoo",
     "StepsizedNewton",
@@ -49,5 +63,7 @@ __all__ = [
     "TrustRegion",
     "compare",
     "held_bytes",
+    "log_stablemax",
     "peak_bytes",
+    "stablemax_cross_entropy",
 ]

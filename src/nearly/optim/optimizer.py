@@ -143,11 +143,11 @@ class Optimizer(torch.optim.Optimizer, ABC):
         kept = {id(_tensor(entry)) for entry in own}
         others = [entry for entry in listed if id(_tensor(entry)) not in kept]
         given = {**self.defaults, **{name: value for name, value in param_group.items() if name != "params"}}
+        _check(given, COMMON if given.get("rest") else {**COMMON, **self.card["parameters"]})
         for part, settings in ((own, {**given, "rest": False}), (others, {**given, **self._rest, "rest": True})):
             if part:
-                constraints = COMMON if settings["rest"] else {**COMMON, **self.card["parameters"]}
-                for name in constraints.keys() & settings.keys():
-                    check_parameter(name, settings[name], constraints[name])
+                if settings["rest"]:
+                    _check(settings, COMMON)
                 shapes = [tuple(_tensor(entry).shape) for entry in part]
                 super().add_param_group({**settings, "params": part, "member": self.card["name"], "shapes": shapes})
 
@@ -205,8 +205,9 @@ class Optimizer(torch.optim.Optimizer, ABC):
             self._layers.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in vars(self).items() if name in ("_rest", "process_group", "_layers")}
-        return {**super().__getstate__(), **kept}
+        torchs = ("_optimizer", "_zero_grad", "_warned")  # its hooks and marks, which it makes anew
+        kept = {name: value for name, value in vars(self).items() if not name.startswith(torchs)}
+        return {**kept, **super().__getstate__()}
 
     def _recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         if group["rest"]:
@@ -283,6 +284,11 @@ class Optimizer(torch.optim.Optimizer, ABC):
                     names = group.get("param_names")
                     return str(names[i]) if names else f"parameter {i} of group {place}, shape {tuple(one.shape)}"
         return "a parameter"
+
+
+def _check(settings: Mapping[str, Any], constraints: Mapping[str, list[Any]]) -> None:
+    for name in constraints.keys() & settings.keys():
+        check_parameter(name, settings[name], constraints[name])
 
 
 def _tensor(entry: Any) -> Tensor:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CARD = {
     "name": "PerpGrad",
+    "kind": "classifier",
     "rows": [369],
     "replaces": "AdamW with weight decay, where a network is to generalize after it has fitted",
     "cost": "five elementwise passes",
@@ -64,7 +65,7 @@ def _sum(tensor: Tensor) -> Tensor:
 
 
 class PerpGrad(Optimizer):
-    r"""Adam on gradients perpendicular to the weights: $g_\perp = g - \frac{\langle p, g \rangle}{\langle p, p \rangle} p$, of the length of g.
+    r"""Adam on $g_\perp = g - \frac{\langle p, g \rangle}{\langle p, p \rangle} p$, perpendicular to p, of the length of g.
 
     Once a network classifies all its data, gradients mostly scale the weights along themselves, which lowers the loss and
     changes no decision, delays generalization and ends where the softmax's rounding leaves no gradient at all. Without that part

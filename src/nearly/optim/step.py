@@ -23,7 +23,9 @@ NEEDS = {
     "curvature": "Hessian-vector products",
     "layers": "inputs and output gradients of linear layers",
     "values": "values of the loss alone",
+    "auxiliary": "a second loss",
 }
+OF_CLOSURES = frozenset(NEEDS) - {"layers"}
 SHARED = "shared"  # key of the state that belongs to no single parameter
 
 
@@ -80,7 +82,7 @@ class Ask:
         Raises:
             BadInput: where there is none, and the member asks for what it gives.
         """
-        asked = self.needs & {"loss", "closure", "curvature", "values"}
+        asked = self.needs & OF_CLOSURES
         if self.closure is None:
             if asked:
                 what = " and ".join(NEEDS[need] for need in sorted(asked))

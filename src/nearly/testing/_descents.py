@@ -257,9 +257,15 @@ def check_state_declared(member: Member, problems: Sequence[OptimizerProblem]) -
     card = member.card["state"]
     for problem in problems:
         run = problem.start(member, dtype=torch.float32).step(3)
-        declared = sum(_declared(card, parameter) for parameter in run.parameters)
+        declared = sum(
+            _declared(AdamW.card["state"] if group["rest"] else card, parameter)
+            for group in run.optimizer.param_groups
+            for parameter in group["params"]
+        )
         total = sum(parameter.numel() for parameter in run.parameters)
-        declared += sum({"N": total, "NN": total**2, "1": 1}[term] * bytes_ for term, bytes_ in card.get("shared", {}).items())
+        declared += sum(
+            {"N": total, "NN": total**2, "1": 1}[term] * bytes_ for term, bytes_ in card.get("shared", {}).items()
+        )
         for steps in (0, 4):
             held = held_bytes(run.step(steps).optimizer)
             assert held == declared, (

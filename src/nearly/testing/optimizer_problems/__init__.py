@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nearly.core.errors import BadInput
 from nearly.optim.optimizer import Optimizer
+from nearly.optim.step import OF_CLOSURES
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Run:
     @property
     def asks_closure(self) -> bool:
         """Whether the member's step needs one."""
-        return bool(self.needs & {"loss", "closure", "curvature", "values"})
+        return bool(self.needs & OF_CLOSURES)
 
     def step(self, count: int = 1) -> Run:
         """Take some steps."""
