@@ -18,21 +18,26 @@ from nearly.optim.mkor import MKOR
 from nearly.optim.momentum_polyak import MomentumPolyak
 from nearly.optim.muon import Muon
 from nearly.optim.nesterov import Nesterov
+from nearly.optim.optex import OptEx
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.perp_grad import PerpGrad, log_stablemax, stablemax_cross_entropy
 from nearly.optim.polynomial_preconditioning import PolynomialPreconditioning
+from nearly.optim.positive_definite_momentum import PositiveDefiniteMomentum
+from nearly.optim.psgd import PSGD
 from nearly.optim.quantized_shampoo import QuantizedShampoo
 from nearly.optim.riemannian_adam import RiemannianAdam
 from nearly.optim.sania import Sania
 from nearly.optim.shampoo import Shampoo
 from nearly.optim.stepsized_newton import StepsizedNewton
 from nearly.optim.stochastic_model_building import StochasticModelBuilding
+from nearly.optim.target_surrogate import TargetSurrogate
 from nearly.optim.triple_momentum import TripleMomentum
 from nearly.optim.trust_region import TrustRegion
 
 __all__ = [
     "KFAC",
     "MKOR",
+    "PSGD",
     "AdaGradNorm",
     "AdaHessian",
     "AdaMuon",
@@ -47,17 +52,20 @@ __all__ = [
     "MomentumPolyak",
     "Muon",
     "Nesterov",
+    "OptEx",
     "Optimizer",
     "OptimizerComparison",
     "Options",
     "PerpGrad",
     "PolynomialPreconditioning",
+    "PositiveDefiniteMomentum",
     "QuantizedShampoo",
     "RiemannianAdam",
     "Sania",
     "Shampoo",
     "StepsizedNewton",
     "StochasticModelBuilding",
+    "TargetSurrogate",
     "Training",
     "TripleMomentum",
     "TrustRegion",

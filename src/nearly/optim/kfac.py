@@ -41,6 +41,8 @@ CARD = {
     "skips": {},
 }
 
+ROUNDINGS = 10.0  # of a Cholesky factor, in epsilons of the trace
+
 
 @dataclass(frozen=True)
 class _NaturalGradient(Transform):
@@ -72,7 +74,9 @@ class _NaturalGradient(Transform):
 
     def _inverse(self, moments: Tensor, damping: float, number: int) -> Tensor:
         means = moments / (1 - self.decay**number)
-        shift = self.ridge * means.diagonal(dim1=-2, dim2=-1).sum(dim=-1, keepdim=True) + damping
+        trace = means.diagonal(dim1=-2, dim2=-1).sum(dim=-1, keepdim=True)
+        # At least what rounding leaves positive definite.
+        shift = (self.ridge * trace + damping).maximum(ROUNDINGS * torch.finfo(means.dtype).eps * trace)
         means.diagonal(dim1=-2, dim2=-1).add_(torch.where(shift > 0, shift, 1.0))
         return torch.cholesky_inverse(torch.linalg.cholesky_ex(means)[0])
 
@@ -117,7 +121,8 @@ class KFAC(LinearOptimizer):
         damping: added to A and to B; what `nearly.optim.scaling.maximal_update` scales with width.
         every: steps between two inverses.
         clip: most of $lr^2 \sum \langle \Delta, G \rangle$ over the group, which is about how far a step moves the model's outputs
-            in the Fisher metric; None for no limit.
+            in the Fisher metric; None for no limit. Where that of the targets is far below the loss's curvature, as for mean
+            squares over many outputs, it should be, too: 1e-5.
         weight_decay: decoupled.
         options: see `Options`; `module` is needed. With `process_group` covariances are averaged over the ranks, and each inverts
             its share.
@@ -142,7 +147,7 @@ class KFAC(LinearOptimizer):
         *,
         lr: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.95),
-        ridge: float = 1e-3,
+        ridge: float = 1e-2,
         damping: tuple[float, float] = (0.0, 0.0),
         every: int = 10,
         clip: float | None = 1e-3,

@@ -12,7 +12,7 @@ from torch import Tensor
 from nearly.optim._linear import LinearOptimizer, average, rows, square
 from nearly.optim._matrices import gathered, ranks_of, spread_like
 from nearly.optim.step import Transform
-from nearly.optim.transforms import Graft, Momentum
+from nearly.optim.transforms import Graft, Moments, Momentum
 
 if TYPE_CHECKING:
     from nearly.optim.optimizer import Options
@@ -28,6 +28,7 @@ CARD = {
     "parameters": {
         "lr": ["at least", 0, None],
         "betas": ["pair", 0, 1],
+        "rule": ["choice", "momentum", "adam"],
         "every": ["integer", 1, None],
         "limit": ["real", 1, None],
         "shrink": ["real", 0, 1],
@@ -36,6 +37,9 @@ CARD = {
     "settings": {"lr": 2.0, "rest": {"lr": 0.1}},
     "skips": {},
 }
+
+
+SQUARES = 0.999  # decay of Adam's second moments, its paper's
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class _RankOne(Transform):
 
 
 class MKOR(LinearOptimizer):
-    r"""MKOR: running means of $B^{-1} G A^{-1}$, of the gradient's norm, with inverses that follow one vector a step.
+    r"""MKOR: steps from $B^{-1} G A^{-1}$, of the gradient's norm, with inverses that follow one vector a step.
 
     $A \leftarrow \gamma A + (1 - \gamma)\, \bar a \bar a^T$ with $\bar a$ the mean of a layer's inputs, B likewise of gradients of
     its outputs, both from the identity; their inverses follow by Sherman and Morrison:
@@ -92,8 +96,9 @@ class MKOR(LinearOptimizer):
 
     Args:
         params: tensors, named tensors or parameter groups.
-        lr: rate, as of gradient descent.
+        lr: rate, as of gradient descent with momentum, or of Adam.
         betas: decay rates of momentum, and $\gamma$.
+        rule: what the directions are given to, "momentum" or "adam", which has another 4 mn bytes of state.
         every: steps between two updates of the inverses.
         limit: see above.
         shrink: $\zeta$.
@@ -116,19 +121,18 @@ class MKOR(LinearOptimizer):
         *,
         lr: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.95),
+        rule: str = "momentum",
         every: int = 1,
-        limit: float = 10.0,
+        limit: float = 100.0,
         shrink: float = 0.9,
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        given = {"lr": lr, "betas": betas, "every": every, "limit": limit, "shrink": shrink}
+        given = {"lr": lr, "betas": betas, "rule": rule, "every": every, "limit": limit, "shrink": shrink}
         super().__init__(params, {**given, "weight_decay": weight_decay}, **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
-        """Directions, resized, averaged."""
+        """Directions, resized, then averaged or given to Adam."""
         first, second = group["betas"]
-        return (
-            Graft(_RankOne(second, group["every"], group["limit"], group["shrink"])),
-            Momentum(first, average=True),
-        )
+        direction = Graft(_RankOne(second, group["every"], group["limit"], group["shrink"]))
+        return (direction, Momentum(first, average=True) if group["rule"] == "momentum" else Moments((first, SQUARES)))

@@ -35,7 +35,8 @@ CARD = {
         "every": ["integer", 1, None],
         "clip": ["optional real", 0, None],
     },
-    "settings": {},
+    "settings": {"lr": 0.5},
+    "sharded": False,
     "skips": {},
 }
 BALANCE = 100  # fits between two, as often as in the author's code
@@ -60,6 +61,8 @@ class _Preconditioned(Transform):
         """The updates, preconditioned."""
         if self.wants(step.number):
             self._fit(step)
+        if not step.shared:
+            return updates
         one, other, scale = (step.shared[name] for name in ("one", "other", "scale"))
         vector = flat(updates)
         product = times_low_rank(one, other, scale, vector) if self.low_rank else times_xmat(scale, one, vector)
@@ -70,12 +73,14 @@ class _Preconditioned(Transform):
         like = flat(step.parameters)
         vector, noise = (torch.randn(2, len(like), generator=draw)).to(like)
         product = flat(step.product(parts(vector, step.parameters)))
+        if not bool(product.any()):
+            return
         product = product + (self.damping + torch.finfo(like.dtype).eps * product.abs()) * noise
         if not kept:
             # P h is about as long as v, and large products count for more than by their mean square.
             size = product.abs().amax()
             mean = safe_ratio(product, size).square().square().mean().sqrt().sqrt() * size
-            kept["scale"] = torch.where(mean > 0, mean, 1.0).rsqrt() * torch.ones_like(like)
+            kept["scale"] = mean.rsqrt() * torch.ones_like(like)
             if self.low_rank:
                 spread = (len(like) * (self.rank + 10)) ** -0.5
                 start = spread * torch.randn(2, len(like), self.rank, generator=draw).to(like)
@@ -195,10 +200,10 @@ class PSGD(Optimizer):
         self,
         params: Iterable[Any],
         *,
-        lr: float = 0.1,
+        lr: float = 0.4,
         preconditioner: str = "low_rank",
         rank: int = 10,
-        fit_rate: float = 0.1,
+        fit_rate: float = 0.3,
         momentum: float = 0.9,
         damping: float = 1e-9,
         every: int = 1,
