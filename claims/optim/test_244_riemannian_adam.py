@@ -1,8 +1,9 @@
 """Row 244: adaptive steps for products of manifolds (Bécigneul, Ganea, arXiv 1810.00760).
 
 A random tree of 200 nodes in the product of two Poincaré disks: pairs of a node and one of its ancestors are told from 10 random
-nodes by the softmax of negative distances, batches of 100 pairs. AMSGrad's Riemannian form comes to the final loss of
-Riemannian gradient descent in at most 0.7 of its 20 epochs (5 seeds, each rate the best of 4 on a seed of its own). On lines its steps are AMSGrad's to 1e-10.
+nodes by the softmax of negative distances, batches of 100 pairs. AMSGrad's Riemannian form comes to the final loss of Riemannian
+gradient descent in at most 0.7 of its 20 epochs (5 seeds, each rate the best of 4 on a seed of its own).
+On lines its steps are AMSGrad's to 1e-10.
 
 Broken variant, run inside: Euclidean AMSGrad, whose second moments ignore the metric, projected back into the ball, misses the bar.
 """
