@@ -9,7 +9,6 @@ DRAW = torch.Generator().manual_seed(0)
 HALF = torch.randn(7, 7, dtype=torch.float64, generator=DRAW)
 HESSIAN = HALF @ HALF.T + 0.1 * torch.eye(7, dtype=torch.float64)
 START = torch.randn(7, dtype=torch.float64, generator=DRAW)
-EPS = torch.finfo(torch.float64).eps
 
 
 def quartic(x):
@@ -32,8 +31,8 @@ def trained(steps, loss=quartic, **settings):
 def draws(number, rank):
     """As `Step.generator` makes them for the seed 0 and the first group."""
     generator = torch.Generator().manual_seed(number)
-    pair = torch.randn(2, 7, generator=generator).double()
-    return pair, torch.randn(2, 7, rank, generator=generator).double() if rank else None
+    vector = torch.randn(7, generator=generator).double()
+    return vector, torch.randn(2, 7, rank, generator=generator).double() if rank else None
 
 
 def first_scale(h):
@@ -46,9 +45,8 @@ def test_low_rank_steps(rank, every, clip):
     eye = torch.eye(7, dtype=torch.float64)
     for number in range(1, 221):
         if (number - 1) % every == 0:
-            (v, noise), spread = draws(number, rank)
+            v, spread = draws(number, rank)
             h = curvature(x) @ v
-            h = h + (1e-9 + EPS * h.abs()) * noise
             count = (number - 1) // every
             if count == 0:
                 d = first_scale(h) * torch.ones(7, dtype=torch.float64)
@@ -84,12 +82,17 @@ def test_low_rank_steps(rank, every, clip):
     torch.testing.assert_close(ours, torch.stack(found), rtol=1e-6, atol=1e-9)
 
 
+def test_both_factors_stay_of_one_size():
+    _, optimizer = trained(100, rank=2, lr=0.1, fit_rate=0.9)
+    shared = optimizer.state["shared"]["0"]
+    assert 0.9 < float(shared["one"].norm() / shared["other"].norm()) < 1.1
+
+
 def test_xmat_steps():
     x, rate, found = START.clone(), 0.3, []
     for number in range(1, 31):
-        (v, noise), _ = draws(number, 0)
+        v, _ = draws(number, 0)
         h = curvature(x) @ v
-        h = h + (1e-9 + EPS * h.abs()) * noise
         if number == 1:
             q = first_scale(h) * torch.eye(7, dtype=torch.float64)
         a, b = q @ h, torch.linalg.solve(q.T, v)
@@ -115,12 +118,12 @@ def test_a_hessian_of_the_group_is_inverted():
 def test_parameters_that_the_loss_does_not_depend_on(preconditioner):
     x = torch.nn.Parameter(torch.ones(6))
     optimizer = PSGD([x], preconditioner=preconditioner, rank=2, lr=0.01)
-    for _ in range(3000):
+    for _ in range(1000):
         optimizer.step(lambda: (x[:3] - 2).square().sum() + 0.0 * x.sum())
     scale = optimizer.state["shared"]["0"]["scale"]
     assert bool(torch.isfinite(scale).all())
-    assert float(scale.max()) < 1e6
-    torch.testing.assert_close(x[:3].detach(), torch.full((3,), 2.0))
+    assert float(scale.max()) < 100
+    torch.testing.assert_close(x[:3].detach(), torch.full((3,), 2.0), rtol=0, atol=0.01)
     assert float(x.detach().abs().max()) < 10
 
 

@@ -8,6 +8,7 @@ from nearly.optim.adamw import AdamW
 from nearly.optim.auon import AuON
 from nearly.optim.bloop import Bloop
 from nearly.optim.comparison import OptimizerComparison, Training, compare
+from nearly.optim.fosi import FOSI
 from nearly.optim.frugal import Frugal
 from nearly.optim.gradient_regularized_newton import GradientRegularizedNewton
 from nearly.optim.inverse_free_natural_gradient import InverseFreeNaturalGradient
@@ -35,6 +36,7 @@ from nearly.optim.triple_momentum import TripleMomentum
 from nearly.optim.trust_region import TrustRegion
 
 __all__ = [
+    "FOSI",
     "KFAC",
     "MKOR",
     "PSGD",

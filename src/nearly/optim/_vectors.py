@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nearly.optim._matrices import gathered, spread_like
+
 if TYPE_CHECKING:
     from nearly.optim.step import Step
 
@@ -25,25 +27,24 @@ def dots(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
         tensor([2., 6.])
     """
     kind = wide(first[0].dtype)
-    return torch.stack(
-        [torch.dot(a.flatten().to(kind), b.flatten().to(kind)) for a, b in zip(first, second, strict=True)]
-    )
+    # Of distributed tensors every rank sums its own part.
+    return torch.stack([gathered((a.to(kind) * b.to(kind)).sum()) for a, b in zip(first, second, strict=True)])
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
-    """All entries in one vector, in single precision at least."""
-    return torch.cat([tensor.flatten() for tensor in tensors]).to(wide(tensors[0].dtype))
+    """All entries in one vector, in single precision at least; those of distributed tensors on every rank."""
+    return torch.cat([gathered(tensor).flatten() for tensor in tensors]).to(wide(tensors[0].dtype))
 
 
 def parts(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """A vector's parts in the shapes and dtypes of these tensors.
+    """A vector's parts in the shapes and dtypes of these tensors, distributed as they are.
 
     Example:
         >>> [one.tolist() for one in parts(torch.arange(3.0), [torch.ones(2), torch.ones(1, 1)])]
         [[0.0, 1.0], [[2.0]]]
     """
     pieces = vector.split([tensor.numel() for tensor in like])
-    return [piece.view(tensor.shape).to(tensor.dtype) for piece, tensor in zip(pieces, like, strict=True)]
+    return [spread_like(piece.to(tensor.dtype), tensor) for piece, tensor in zip(pieces, like, strict=True)]
 
 
 def scaled(tensors: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
@@ -56,10 +57,16 @@ def safe_ratio(above: Tensor, below: Tensor) -> Tensor:
     return torch.where(below == 0, 0.0, above / torch.where(below == 0, 1.0, below))
 
 
+def put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Write values into tensors; one by one, as distributed ones have no joint operation for it."""
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)
+
+
 def elsewhere(step: Step, updates: Sequence[Tensor], rate: float = 1.0) -> tuple[Tensor, list[Tensor]]:
     """Loss and gradients where these updates would take the parameters, which stay where they are."""
     saved = [parameter.clone() for parameter in step.parameters]
     torch._foreach_add_(step.parameters, list(updates), alpha=-rate)
     loss, gradients = step.evaluate()
-    torch._foreach_copy_(step.parameters, saved)
+    put(step.parameters, saved)
     return loss, gradients

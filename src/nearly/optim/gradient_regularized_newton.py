@@ -24,6 +24,7 @@ CARD = {
     "rows": [248],
     "replaces": "Newton's method and Gauss-Newton with a tuned damping",
     "cost": "N curvature products, and for each trial N^3 / 3 multiplications and a gradient; about two trials a step",
+    "sharded": False,
     "needs": ["closure", "curvature"],
     "state": {"matrix": {}, "vector": {}},
     "parameters": {
@@ -66,7 +67,7 @@ class _Regularized(Transform):
                     step.shared["radius"] = 2 * radius
                     return found
             radius /= 2
-        return updates
+        return [torch.zeros_like(update) for update in updates]  # the loss is at its rounding: stay
 
 
 class GradientRegularizedNewton(Optimizer):

@@ -67,11 +67,14 @@ class _RankOne(Transform):
         ]
 
     def _update(self, inverse: Tensor, vector: Tensor) -> None:
-        # The largest entry of a positive definite matrix is on its diagonal.
-        kept = torch.where(inverse.diagonal().max() > self.limit, self.shrink, 1.0)
+        # The largest entry of a positive definite matrix is on its diagonal; one that rounding made indefinite starts anew.
+        least, most = inverse.diagonal().aminmax()
+        kept = torch.where(most > self.limit, self.shrink, 1.0) * (least > 0)
         inverse.mul_(kept).diagonal().add_(1 - kept)
-        image = inverse @ vector.to(inverse.dtype)
-        weight = (1 - self.decay) / (self.decay + (1 - self.decay) * torch.dot(image, vector.to(inverse.dtype)))
+        vector = vector.to(inverse.dtype)
+        image = inverse @ vector
+        size = torch.dot(image, vector).clamp(min=0)
+        weight = (1 - self.decay) / (self.decay + (1 - self.decay) * size)
         image = image * weight.sqrt()
         inverse.addr_(image, image, beta=1 / self.decay, alpha=-1 / self.decay)
 
@@ -86,7 +89,8 @@ class MKOR(LinearOptimizer):
         \quad u = A^{-1} \bar a.$$
 
     Directions never seen grow by $1 / \gamma$ a step: before an update, an inverse with an entry above `limit` becomes
-    $\zeta A^{-1} + (1 - \zeta) I$. All other parameters, biases too, go to AdamW (`rest`).
+    $\zeta A^{-1} + (1 - \zeta) I$, and one that rounding left with a diagonal entry of 0 or less becomes I. All other
+    parameters, biases too, go to AdamW (`rest`).
 
     Departures: (1) the formula is exact, where the paper's equations 5 and 6 have $\gamma A^{-1}$ and a sum, which is no inverse of
     any such mean; (2) no bias in the last column; (3) single precision at least; (4) no switch to first order (MKOR-H).
@@ -101,7 +105,7 @@ class MKOR(LinearOptimizer):
         rule: what the directions are given to, "momentum" or "adam", which has another 4 mn bytes of state.
         every: steps between two updates of the inverses.
         limit: see above.
-        shrink: $\zeta$.
+        shrink: $\zeta$; below $\gamma$, or the limit does not hold.
         weight_decay: decoupled.
         options: see `Options`; `module` is needed. With `process_group` the two vectors of a layer are averaged over the ranks.
 
@@ -120,11 +124,11 @@ class MKOR(LinearOptimizer):
         params: Iterable[Any],
         *,
         lr: float = 0.1,
-        betas: tuple[float, float] = (0.9, 0.95),
+        betas: tuple[float, float] = (0.9, 0.9),
         rule: str = "momentum",
         every: int = 1,
         limit: float = 100.0,
-        shrink: float = 0.9,
+        shrink: float = 0.5,
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 
-from nearly.optim._vectors import dots, safe_ratio, scaled
+from nearly.optim._vectors import dots, put, safe_ratio, scaled
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
 
@@ -56,7 +56,7 @@ class _HeavyBall(Transform):
         toward = self.momentum * dots(updates, moved).sum()
         rate = safe_ratio(gap + toward, dots(updates, updates).sum()).clamp(min=0, max=self.most)
         found = torch._foreach_sub(scaled(updates, rate), moved, alpha=self.momentum)
-        torch._foreach_copy_(moved, torch._foreach_mul(found, -self.lr))
+        put(moved, torch._foreach_mul(found, -self.lr))
         return list(found)
 
 
@@ -87,8 +87,8 @@ class MomentumPolyak(Optimizer):
 
         $$\eta_t = \frac{(f_t - f^*) / c + \beta \langle g_t, x_t - x_{t-1} \rangle}{|g_t|^2}.$$
 
-    Both minimize over $\eta$ a bound of the next distance to a minimizer, which holds for convex losses at c = 1, and for heavy ball
-    on quadratic losses at c = 1/2 too, whose gap is half of $\langle g, x - x^* \rangle$.
+    Both minimize over $\eta$ a bound of the next distance to a minimizer, which holds for convex losses at c = 1, and for heavy
+    ball on quadratic losses at c = 1/2 too, whose gap is half of $\langle g, x - x^* \rangle$.
 
     Departures: (1) rates below 0 are 0; (2) `lr` scales the whole displacement, momentum too; 1 is the paper's step.
 

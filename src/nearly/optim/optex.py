@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from nearly.optim._vectors import flat, parts
+from nearly.optim._vectors import flat, parts, put
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Step, Transform
 from nearly.optim.transforms import Moments, Momentum
@@ -96,9 +96,9 @@ class _Ahead(Transform):
         saved = [parameter.clone() for parameter in step.parameters]
         found = [torch.zeros_like(point) for point in ahead]
         for s in range(mine, len(ahead), ranks):
-            torch._foreach_copy_(step.parameters, parts(ahead[s], like))
+            put(step.parameters, parts(ahead[s], like))
             found[s] = flat(step.evaluate()[1])
-        torch._foreach_copy_(step.parameters, saved)
+        put(step.parameters, saved)
         if group is not None and found:
             every = torch.stack(found)
             torch.distributed.all_reduce(every, group=group)

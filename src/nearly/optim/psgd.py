@@ -31,7 +31,6 @@ CARD = {
         "rank": ["integer", 0, None],
         "fit_rate": ["at least", 0, 1],
         "momentum": ["at least", 0, 1],
-        "damping": ["at least", 0, None],
         "every": ["integer", 1, None],
         "clip": ["optional real", 0, None],
     },
@@ -49,7 +48,6 @@ class _Preconditioned(Transform):
     low_rank: bool
     rank: int
     rate: float
-    damping: float
     every: int
     needs: ClassVar[tuple[str, ...]] = ("curvature",)
 
@@ -63,19 +61,18 @@ class _Preconditioned(Transform):
             self._fit(step)
         if not step.shared:
             return updates
-        one, other, scale = (step.shared[name] for name in ("one", "other", "scale"))
-        vector = flat(updates)
-        product = times_low_rank(one, other, scale, vector) if self.low_rank else times_xmat(scale, one, vector)
-        return parts(product, updates)
+        kept, vector = step.shared, flat(updates)
+        if self.low_rank:
+            return parts(times_low_rank(kept["one"], kept["other"], kept["scale"], vector), updates)
+        return parts(times_xmat(kept["scale"], kept["one"], vector), updates)
 
     def _fit(self, step: Step) -> None:
         kept, draw, count = step.shared, step.generator(), (step.number - 1) // self.every
         like = flat(step.parameters)
-        vector, noise = (torch.randn(2, len(like), generator=draw)).to(like)
+        vector = torch.randn(len(like), generator=draw).to(like)
         product = flat(step.product(parts(vector, step.parameters)))
         if not bool(product.any()):
             return
-        product = product + (self.damping + torch.finfo(like.dtype).eps * product.abs()) * noise
         if not kept:
             # P h is about as long as v, and large products count for more than by their mean square.
             size = product.abs().amax()
@@ -86,7 +83,7 @@ class _Preconditioned(Transform):
                 start = spread * torch.randn(2, len(like), self.rank, generator=draw).to(like)
                 kept["one"], kept["other"] = start[0].clone(), start[1].clone()
             else:
-                kept["one"], kept["other"] = torch.zeros_like(like), torch.zeros(())
+                kept["one"] = torch.zeros_like(like)
         if self.low_rank:
             if count % BALANCE == BALANCE - 1:
                 ratio = (kept["one"].norm() / kept["other"].norm()).sqrt()
@@ -161,12 +158,12 @@ class PSGD(Optimizer):
 
         $$E[h^T P h + v^T P^{-1} v], \qquad P = Q^T Q,$$
 
-    by a step $Q \leftarrow (I - \mu G) Q$, or Q (I - \mu G), that stays in the group, where $\mu$ is `fit_rate` over a bound of G's
-    norm; the minimum is $(E[h h^T])^{-1/2}$, |H|^{-1} without noise. Both rates are thereby free of the loss's scale, and noise of
-    the gradients damps P by itself. `nearly.calculus.curvature.HessianFit` is the same on dense groups.
+    by a step $Q \leftarrow (I - \mu G) Q$ or $Q (I - \mu G)$ that stays in the group, where $\mu$ is `fit_rate` over a bound of
+    G's norm; the minimum is $(E[h h^T])^{-1/2}$, without noise $|H|^{-1}$. Both rates are thereby free of the loss's scale, and
+    noise of the products damps P by itself. `nearly.calculus.curvature.HessianFit` is the same on dense groups.
 
     Departures: (1) Q is fitted at each `every`-th step, and U and V in turn, where the paper draws; (2) all is in single precision
-    at least; (3) `damping`, from the author's later code, keeps P finite for parameters that the loss does not depend on.
+    at least; (3) while all products are zero, updates are those of momentum alone.
 
     Source: Pooladzandi, Li 2024, "Curvature-Informed SGD via General Purpose Lie-Group Preconditioners", arXiv:2402.04553,
     algorithms 1 to 3; formulas also as in https://github.com/lixilinx/psgd_torch.
@@ -178,7 +175,6 @@ class PSGD(Optimizer):
         rank: of U and V.
         fit_rate: of Q, below 1.
         momentum: of m; 0 keeps none.
-        damping: deviation of noise that is added to h, which bounds P by about its inverse.
         every: steps to a fit; the others cost what first-order ones do.
         clip: most 2-norm of the preconditioned update, all parameters together.
         options: see `Options`.
@@ -205,7 +201,6 @@ class PSGD(Optimizer):
         rank: int = 10,
         fit_rate: float = 0.3,
         momentum: float = 0.9,
-        damping: float = 1e-9,
         every: int = 1,
         clip: float | None = None,
         **options: Unpack[Options],
@@ -216,7 +211,6 @@ class PSGD(Optimizer):
             "rank": rank,
             "fit_rate": fit_rate,
             "momentum": momentum,
-            "damping": damping,
             "every": every,
             "clip": clip,
         }
@@ -225,6 +219,6 @@ class PSGD(Optimizer):
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Momentum, preconditioned and clipped."""
         low_rank = group["preconditioner"] == "low_rank"
-        fitted = _Preconditioned(low_rank, group["rank"], group["fit_rate"], group["damping"], group["every"])
+        fitted = _Preconditioned(low_rank, group["rank"], group["fit_rate"], group["every"])
         clip = () if group["clip"] is None else (ClipNorm(group["clip"]),)
         return (Momentum(group["momentum"], average=True), fitted, *clip)

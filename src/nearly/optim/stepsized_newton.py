@@ -21,6 +21,7 @@ CARD = {
     "rows": [143],
     "replaces": "Newton's method with a constant damping or a line search on the loss",
     "cost": "N Hessian products and N^3 / 3 multiplications for N parameters; with backtracking about 2.5 gradients a step",
+    "sharded": False,
     "needs": ["closure", "curvature"],
     "state": {"matrix": {}, "vector": {}},
     "parameters": {
@@ -61,6 +62,8 @@ class _Stepsize(Transform):
             if bool(2 * theta / (1 + theta) * (there @ direction) >= there @ solved(factor, there)):
                 break
             scale *= self.growth
+        else:  # gradients are at their rounding, and say nothing of the scale
+            return [torch.zeros_like(update) for update in updates]
         step.shared["scale"] = scale / self.growth
         return parts(trial, updates)
 

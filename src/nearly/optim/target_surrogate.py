@@ -99,7 +99,8 @@ class TargetSurrogate(Optimizer):
 
     n the number of rows of the outputs. Where the loss is a mean over rows of losses that are L-smooth in their outputs and
     $\eta \le 1 / L$, $g_t$ lies above the loss and meets it at $\theta_t$, so that whatever lowers it lowers the loss, in
-    full batches at every step, whatever the model. Inner steps have an Armijo line search; they pass through the model, never through the loss.
+    full batches at every step, whatever the model. Inner steps have an Armijo line search; they pass through the model, never
+    through the loss.
 
     The closure returns the outputs and a function of them, which is called once a step:
 
