@@ -14,7 +14,7 @@ variant, run below: each first trial accepted, on that loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -29,6 +29,15 @@ ROWS = torch.randn(200, 20, dtype=torch.float64, generator=DRAW)
 LABELS = ROWS @ torch.randn(20, dtype=torch.float64, generator=DRAW)
 SIGNED = ROWS * (LABELS + torch.randn(200, dtype=torch.float64, generator=DRAW)).sign()[:, None]
 STARTS = [3 * torch.randn(20, dtype=torch.float64, generator=DRAW) for _ in range(20)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """On matrices as small as these, waiting threads cost more than they help."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def loss(x: Tensor) -> Tensor:

@@ -11,15 +11,25 @@ Rejected broken variant, run below: lazy steps without the regularization (M = 1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from nearly.optim import LazyNewton
 
 UNKNOWNS, BUDGET = 200, 6_000
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """On matrices as small as these, waiting threads cost more than they help."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def problems() -> dict[str, Callable[[Tensor], Tensor]]:

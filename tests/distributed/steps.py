@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from nearly.core.errors import BadInput
 from nearly.core.registry import optimizer_cards, optimizer_class
 
 STEPS = 3
@@ -65,6 +66,15 @@ def checked(name, what, make):
         print(f"{name} {what}: parameters are {gap:.2g} off")
 
 
+def refused(name, make):
+    try:
+        make(optimizer_class(name))
+        print(f"{name} sharded: not refused")
+    except BadInput as error:
+        if "sharded" not in str(error):
+            print(f"{name} sharded: refused as {error}")
+
+
 def main():
     rank, ranks, port = map(int, sys.argv[1:4])
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
@@ -84,7 +94,9 @@ def main():
     for name in sys.argv[4:] or cards:
         if cards[name].get("kind", "training") == "training":
             checked(name, "replicated", lambda member: trained(made(), member, process_group=dist.group.WORLD))
-            if cards[name].get("sharded", True):
+            if {"curvature", "values"} & set(cards[name]["needs"]):
+                refused(name, sharded)
+            else:
                 checked(name, "sharded", sharded)
     dist.barrier()
     dist.destroy_process_group()

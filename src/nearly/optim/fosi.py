@@ -106,10 +106,10 @@ class _Split(Transform):
 
 
 class FOSI(Optimizer):
-    r"""$p \leftarrow p - lr\,(\alpha\, V |\Lambda|^{-1} V^T m + \eta\, (I - V V^T)\, b)$: Newton on few directions, a base rule on the others.
+    r"""$p \leftarrow p - lr\,(\alpha V |\Lambda|^{-1} V^T m + \eta (I - V V^T) b)$: Newton in few directions, a base rule in all others.
 
     V and $\Lambda$ are the eigenpairs of the Hessian that belong to its `largest` and `smallest` eigenvalues, found by Lanczos
-    iterations every so often; m is a running mean or sum of the gradients' parts in V, and b is the base rule's step for their other
+    iterations every so often; m is a running mean or sum of the gradients' parts in V, and b the base rule's step for their other
     parts, $(I - V V^T) g$. For quadratics the base rule then works on the remaining spectrum, and its rate may grow with what that
     leaves: heavy ball's does by $\lambda_1 / \lambda_k$, the largest eigenvalue over the least of the `largest`, if within 1 and
     `most_scale`.

@@ -24,7 +24,6 @@ CARD = {
     "rows": [248],
     "replaces": "Newton's method and Gauss-Newton with a tuned damping",
     "cost": "N curvature products, and for each trial N^3 / 3 multiplications and a gradient; about two trials a step",
-    "sharded": False,
     "needs": ["closure", "curvature"],
     "state": {"matrix": {}, "vector": {}},
     "parameters": {

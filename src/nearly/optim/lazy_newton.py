@@ -23,7 +23,6 @@ CARD = {
     "rows": [240],
     "replaces": "Newton's method with a new Hessian at each step",
     "cost": "N Hessian products and an eigendecomposition in each `every` steps, two products of an N x N matrix at others",
-    "sharded": False,
     "needs": ["curvature"],
     "state": {"matrix": {}, "vector": {}, "shared": {"NN": 4, "N": 4}},
     "parameters": {

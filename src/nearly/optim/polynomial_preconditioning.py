@@ -23,7 +23,6 @@ CARD = {
     "rows": [172],
     "replaces": "gradient descent on losses with a few large eigenvalues",
     "cost": "degree + 1 Hessian products; with symmetric N of them in each `every` steps beside",
-    "sharded": False,
     "needs": ["curvature"],
     "state": {"matrix": {}, "vector": {}},
     "parameters": {

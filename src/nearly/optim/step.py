@@ -126,6 +126,14 @@ class Ask:
                 raise BadInput("closure", requirement, "one that does", f"Write\n{CLOSURE}")
             self._slopes = None
             if not called_backward:
+                if any(hasattr(parameter, "full_tensor") for parameter in self.parameters):
+                    # Sharded modules sum gradients over ranks in backward() alone.
+                    requirement = (
+                        f"one that calls backward(), which {self.member} cannot do with"
+                        if graph
+                        else "one that calls backward() with"
+                    )
+                    raise BadInput("closure", f"{requirement} sharded parameters", "one that does not")
                 if not loss.requires_grad:
                     raise BadInput("closure", "one whose loss depends on the parameters", "a loss without a graph")
                 flags: dict[str, Any] = {"allow_unused": True, "create_graph": graph}

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
+import torch
+
 from nearly.optim._newton import damped_factor, hessian, solved
 from nearly.optim._vectors import elsewhere, flat, parts
 from nearly.optim.optimizer import Optimizer, Options
@@ -21,7 +23,6 @@ CARD = {
     "rows": [143],
     "replaces": "Newton's method with a constant damping or a line search on the loss",
     "cost": "N Hessian products and N^3 / 3 multiplications for N parameters; with backtracking about 2.5 gradients a step",
-    "sharded": False,
     "needs": ["closure", "curvature"],
     "state": {"matrix": {}, "vector": {}},
     "parameters": {
@@ -96,7 +97,6 @@ class StepsizedNewton(Optimizer):
         BadInput: for values out of range, by name; where `step` gets no closure, or one that calls `backward`.
 
     Example:
-        >>> import torch
         >>> x = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
         >>> optimizer = StepsizedNewton([x])
         >>> losses = [float(optimizer.step(lambda: (x.square() + 1).sqrt().sum()).detach()) for _ in range(8)]
