@@ -5,9 +5,9 @@ Works when, on Ackley's, Rosenbrock's and the sphere function, d = 1000, N = 4: 
 
 Rosenbrock's is a mean over coordinates, the sphere the root mean square. Rate 0.01 for both, history 20, starts normal, times
 0.2 for Ackley's function (whose local minima hold Adam elsewhere). A round is one evaluation, or N that need not wait for each
-other. The error is relative, of predictions 4 steps ahead on Adam's own path after 100 steps of rate 0.001, from gradients with noise of a
-tenth of their root mean square. Predictions of zero, which leave the moves ahead to Adam's momentum, are recorded too: they do
-nearly as well on paths as straight as these. Rejected broken variant, run below: predictions times -10.
+other. The error is relative, of predictions 4 steps ahead on Adam's own path after 100 steps of rate 0.001, from gradients with
+noise of a tenth of their root mean square. Predictions of zero, which leave the moves ahead to Adam's momentum, are recorded
+too: they do nearly as well on paths as straight as these. Rejected broken variant, run below: predictions times -10.
 """
 
 from __future__ import annotations

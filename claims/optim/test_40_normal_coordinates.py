@@ -4,9 +4,9 @@ Metric nearness: f(P) = ||P Q - I||_F^2 / 2n over positive definite P, n = 60, f
 spaced in logarithm; iterations until f is at most 1e-6 (its infimum is 0), momentum 0.5, the best of four rates for each. Exact
 momentum is by exponentials and parallel transports of `PositiveDefinite`; at most 1.2 times its iterations, and every iterate has
 a Cholesky factor.
-Networks: the digits' autoencoder in bfloat16, 300 steps, three seeds, the factors' rate 1. No number becomes NaN, none of torch's inverses, solvers and
-factorizations is called (they raise), and the mean loss is at most 1.1 times that in float32. (AdamW in bfloat16, at the best of
-three rates, ends at the same loss.)
+Networks: the digits' autoencoder in bfloat16, 300 steps, three seeds, the factors' rate 1. No number becomes NaN, none of torch's
+inverses, solvers and factorizations is called (they raise), and the mean loss is at most 1.1 times that in float32. (AdamW in
+bfloat16, at the best of three rates, ends at the same loss.)
 Rejected broken variants, run below: momentum on P itself; factors whose steps are not shortened, which end in NaN.
 """
 

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from nearly.core.errors import BadInput
 from nearly.core.registry import optimizer_cards, optimizer_class
+from nearly.optim.step import OF_CLOSURES, WITHOUT_BACKWARD
 
 STEPS = 3
 ROWS = torch.randn(16, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -34,8 +35,8 @@ def trained(module, member, **options):
     if "layers" in card["needs"]:
         options["module"] = module
     optimizer = member(module.named_parameters(), **card["settings"], **options)
-    graph = {"curvature", "values"} & set(card["needs"])
-    closes = graph or {"loss", "closure"} & set(card["needs"])
+    graph = WITHOUT_BACKWARD & set(card["needs"])
+    closes = OF_CLOSURES & set(card["needs"])
     for _ in range(STEPS):
 
         def closure():
@@ -94,7 +95,7 @@ def main():
     for name in sys.argv[4:] or cards:
         if cards[name].get("kind", "training") == "training":
             checked(name, "replicated", lambda member: trained(made(), member, process_group=dist.group.WORLD))
-            if {"curvature", "values"} & set(cards[name]["needs"]):
+            if WITHOUT_BACKWARD & set(cards[name]["needs"]):
                 refused(name, sharded)
             else:
                 checked(name, "sharded", sharded)

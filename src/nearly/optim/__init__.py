@@ -8,6 +8,8 @@ from nearly.optim.adamw import AdamW
 from nearly.optim.auon import AuON
 from nearly.optim.bloop import Bloop
 from nearly.optim.comparison import OptimizerComparison, Training, compare
+from nearly.optim.coordinate_gradient import coordinate_gradient, draw_masks, grasp_densities
+from nearly.optim.fogzo import Fogzo
 from nearly.optim.fosi import FOSI
 from nearly.optim.frugal import Frugal
 from nearly.optim.gradient_regularized_newton import GradientRegularizedNewton
@@ -34,6 +36,7 @@ from nearly.optim.stochastic_model_building import StochasticModelBuilding
 from nearly.optim.target_surrogate import TargetSurrogate
 from nearly.optim.triple_momentum import TripleMomentum
 from nearly.optim.trust_region import TrustRegion
+from nearly.optim.zeroth_order import ZerothOrder
 
 __all__ = [
     "FOSI",
@@ -47,6 +50,7 @@ __all__ = [
     "AdamW",
     "AuON",
     "Bloop",
+    "Fogzo",
     "Frugal",
     "GradientRegularizedNewton",
     "InverseFreeNaturalGradient",
@@ -71,7 +75,11 @@ __all__ = [
     "Training",
     "TripleMomentum",
     "TrustRegion",
+    "ZerothOrder",
     "compare",
+    "coordinate_gradient",
+    "draw_masks",
+    "grasp_densities",
     "held_bytes",
     "log_stablemax",
     "peak_bytes",

@@ -133,11 +133,11 @@ class KFAC(LinearOptimizer):
     Example:
         >>> model = torch.nn.Linear(2, 1, bias=False)
         >>> optimizer = KFAC(model.parameters(), module=model, lr=1.0, betas=(0.0, 0.95), ridge=1e-9, clip=None)
-        >>> x = torch.tensor([[3.0, 0.0], [0.0, 0.1]])
+        >>> x = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
         >>> (model(x) - torch.tensor([[1.0], [1.0]])).mean().backward()
         >>> before = model.weight.detach().clone()
         >>> optimizer.step()
-        >>> (before - model.weight.detach()).mul(torch.tensor([3.0, 0.1])).round(decimals=3).tolist()
+        >>> (before - model.weight.detach()).mul(torch.tensor([3.0, 1.0])).round(decimals=3).tolist()
         [[1.0, 1.0]]
     """
 

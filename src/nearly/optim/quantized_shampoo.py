@@ -19,6 +19,8 @@ from nearly.optim.transforms.graft import grafted
 from nearly.optim.transforms.kronecker import blocks, factors, refreshes, whole
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
     from nearly.optim.step import Step
 
 CARD = {
@@ -61,74 +63,60 @@ class _QuantizedKronecker(Transform):
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The directions, of no particular size."""
         pieces = [blocks(gathered(update), self.block) for update in updates]
-        zeros = {side: factors(self.block, side) for side in ("left", "right")}
-        if refreshes(step.number, self.every):
-            self._refresh(pieces, zeros, updates, step)
-        left, right = (self._roots(side, make, step) for side, make in zeros.items())
+        group = ranks_of(updates[0], step.process_group)
+        left = self._roots("left", pieces, step, group)
+        right = self._roots("right", [piece.mT for piece in pieces], step, group)
         found = [a @ piece @ b for a, piece, b in zip(left, pieces, right, strict=True)]
         return [whole(piece, update) for piece, update in zip(found, updates, strict=True)]
 
-    def _refresh(
-        self,
-        pieces: list[Tensor],
-        zeros: dict[str, Callable[[Tensor], Tensor]],
-        updates: list[Tensor],
-        step: Step,
-    ) -> None:
-        moments: list[Tensor] = []
-        for side, make in zeros.items():
-            rows = _read(step, f"{side} vectors", make)
-            values = step.state(
-                f"{side} values", lambda parameter: make(parameter)[..., 0].clone(memory_format=torch.contiguous_format)
-            )  # noqa: B023
-            for piece, transposed, kept in zip(pieces, rows, values, strict=True):
-                vectors = bjorck(transposed.mT, steps=REPAIRS)
-                flat = piece if side == "left" else piece.mT
-                old = (vectors * kept[..., None, :]) @ vectors.mT
-                moments.append(torch.baddbmm(old, flat, flat.mT, beta=self.decay, alpha=1 - self.decay))
-        group = ranks_of(updates[0], step.process_group)
-        found = iter(each_matrix(_eigenvectors, [one for moment in moments for one in moment], process_group=group))
-        bases = [torch.stack([next(found) for _ in moment]) for moment in moments]
-        values = [
-            (basis * (moment @ basis)).sum(dim=-2).clamp(min=0) for basis, moment in zip(bases, moments, strict=True)
-        ]
-        count = len(pieces)
-        for i, side in enumerate(zeros):
-            mine, sizes = bases[i * count : (i + 1) * count], values[i * count : (i + 1) * count]
-            roots = [self._root(basis, size) for basis, size in zip(mine, sizes, strict=True)]
-            diagonals = [root.diagonal(dim1=-2, dim2=-1).clone(memory_format=torch.contiguous_format) for root in roots]
-            for root in roots:
-                root.diagonal(dim1=-2, dim2=-1).zero_()
-            _write(step, f"{side} vectors", [basis.mT for basis in mine])
-            step.keep(f"{side} values", sizes)
-            _write(step, f"{side} root", roots)
-            step.keep(f"{side} root diagonal", diagonals)
-
-    def _root(self, basis: Tensor, values: Tensor) -> Tensor:
-        raised = values + self.ridge * values.norm(dim=-1, keepdim=True)
-        half = torch.where(raised > 0, raised ** (-1 / 8), 0.0)
-        factor = basis * half[..., None, :]
-        return factor @ factor.mT
-
-    def _roots(self, side: str, make: Callable[[Tensor], Tensor], step: Step) -> list[Tensor]:
-        roots = _read(step, f"{side} root", make)
+    def _roots(self, side: str, pieces: list[Tensor], step: Step, group: ProcessGroup | None) -> list[Tensor]:
+        make = factors(self.block, side)
+        if refreshes(step.number, self.every):
+            self._refresh(side, pieces, step, group)
+        roots = _read(step, f"{side} root", pieces, make)
         for root, diagonal in zip(roots, step.state(f"{side} root diagonal"), strict=True):
             root.diagonal(dim1=-2, dim2=-1).copy_(diagonal)
         return roots
+
+    def _refresh(self, side: str, pieces: list[Tensor], step: Step, group: ProcessGroup | None) -> None:
+        make = factors(self.block, side)
+        values = step.state(f"{side} values", lambda parameter: make(parameter).sum(dim=-1))
+        moments = []
+        for piece, rows, sizes in zip(pieces, _read(step, f"{side} vectors", pieces, make), values, strict=True):
+            vectors = bjorck(rows.mT, steps=REPAIRS)
+            old = (vectors * sizes[..., None, :]) @ vectors.mT
+            moments.append(torch.baddbmm(old, piece, piece.mT, beta=self.decay, alpha=1 - self.decay))
+        found = iter(each_matrix(_eigenvectors, [one for moment in moments for one in moment], process_group=group))
+        bases = [torch.stack([next(found) for _ in moment]) for moment in moments]
+        values = [(basis * (moment @ basis)).sum(dim=-2) for basis, moment in zip(bases, moments, strict=True)]
+        roots = [self._root(basis, sizes) for basis, sizes in zip(bases, values, strict=True)]
+        step.keep(f"{side} values", values)
+        step.keep(f"{side} root diagonal", [1.0 * root.diagonal(dim1=-2, dim2=-1) for root in roots])
+        for root in roots:
+            root.diagonal(dim1=-2, dim2=-1).zero_()
+        _write(step, f"{side} root", roots)
+        _write(step, f"{side} vectors", [basis.mT for basis in bases])
+
+    def _root(self, basis: Tensor, values: Tensor) -> Tensor:
+        raised = values.clamp(min=0) + self.ridge * values.norm(dim=-1, keepdim=True)
+        half = torch.where(raised > 0, raised ** (-1 / 8), 0.0)
+        factor = basis * half[..., None, :]
+        return factor @ factor.mT
 
 
 def _eigenvectors(moments: Tensor) -> Tensor:
     return torch.linalg.eigh(moments.double())[1].to(moments.dtype)
 
 
-def _read(step: Step, name: str, make: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Quantized state; at first what `make` gives."""
+def _read(step: Step, name: str, pieces: list[Tensor], make: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Quantized state, for the first sides of these blocks; at first what `make` gives."""
     codes = step.state(f"{name} codes", lambda parameter: quantize(make(parameter), **FORMAT).codes)
     scales = step.state(f"{name} scales", lambda parameter: quantize(make(parameter), **FORMAT).scales)
-    like = [make(parameter) for parameter in step.parameters]
     return [
-        Quantized(code, scale, one.shape, one.dtype, signed=True, **FORMAT).dequantize()
-        for code, scale, one in zip(codes, scales, like, strict=True)
+        Quantized(
+            code, scale, torch.Size((*piece.shape[:2], piece.shape[1])), piece.dtype, signed=True, **FORMAT
+        ).dequantize()
+        for code, scale, piece in zip(codes, scales, pieces, strict=True)
     ]
 
 

@@ -23,8 +23,10 @@ NEEDS = {
     "curvature": "Hessian-vector products",
     "layers": "inputs and output gradients of linear layers",
     "values": "values of the loss alone",
+    "trials": "values of the loss at other points, beside its gradient",
     "auxiliary": "a second loss",
 }
+WITHOUT_BACKWARD = frozenset({"curvature", "values", "trials"})  # closures for these only return the loss
 OF_CLOSURES = frozenset(NEEDS) - {"layers"}
 SHARED = "shared"  # key of the state that belongs to no single parameter
 

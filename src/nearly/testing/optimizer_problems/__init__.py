@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nearly.core.errors import BadInput
 from nearly.optim.optimizer import Optimizer
-from nearly.optim.step import OF_CLOSURES
+from nearly.optim.step import OF_CLOSURES, WITHOUT_BACKWARD
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Run:
     def closure(self) -> Tensor:
         """The loss, backward called where the member does not ask for its graph or for values alone."""
         loss = self.sign * self.disturb(self.problem.loss(self.module))
-        if not self.needs & {"curvature", "values"}:
+        if not self.needs & WITHOUT_BACKWARD:
             self.optimizer.zero_grad()
             loss.backward()
         return loss
