@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform, root_mean_squares, times
@@ -40,6 +40,7 @@ class RelativeStep(Transform):
 
     lr: float
     floor: float
+    separate: ClassVar[bool] = True
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The updates, scaled."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 
@@ -41,6 +41,7 @@ class CoshScale(Transform):
     r"""$X / \operatorname{rms}(\cosh \gamma X)$, $X = u / ||u||_F$, of spectral norm $1 / \operatorname{rms} \le 1$ at most."""
 
     gamma: float
+    separate: ClassVar[bool] = True
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The updates, scaled."""

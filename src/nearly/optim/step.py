@@ -39,11 +39,13 @@ class Transform(Protocol):
 
     Attributes:
         needs: what it asks for beyond the gradient, of `NEEDS`.
+        separate: whether each result depends on its own parameter's update, value and state alone.
         elementwise: whether each number of a result depends on that entry of updates, parameters and state alone.
         descend: where one kernel transforms the updates and moves the parameters by them: takes both in place of a call.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    separate: ClassVar[bool] = False
     elementwise: ClassVar[bool] = False
     descend: ClassVar[Callable[..., None] | None] = None
 

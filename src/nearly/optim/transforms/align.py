@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -24,6 +24,7 @@ class RMSAlign(Transform):
     """
 
     size: float = 0.2
+    separate: ClassVar[bool] = True
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The updates, scaled."""
@@ -42,6 +43,7 @@ class ShapeScale(Transform):
     """
 
     rule: str
+    separate: ClassVar[bool] = True
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The updates, scaled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -35,6 +35,7 @@ class ClipRMS(Transform):
     """
 
     most: float = 1.0
+    separate: ClassVar[bool] = True
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The updates, each of a root mean square of at most `most`."""
