@@ -18,8 +18,7 @@ def ritz_pairs(
     r"""Eigenvalues of a symmetric operator on a Krylov subspace, rising, and their vectors: $m = \min(steps, n)$ of each.
 
     The outermost ones come near the operator's own first, at an exponential rate in m. The basis is orthogonalized in full, twice
-    over: $O(n m^2)$ beside m products. Where the subspace is invariant it goes on with what rounding leaves; pairs of a zero
-    vector and 0 fill up the rest.
+    over: $O(n m^2)$ beside m products. Once the subspace is invariant, pairs of 0 and a zero vector fill up the rest.
 
     Source: Lanczos 1950, doi:10.6028/jres.045.026; Golub, Van Loan 2013, Matrix Computations, section 10.3.
 
@@ -41,10 +40,11 @@ def ritz_pairs(
     basis, images = start.new_zeros(size, len(start)), start.new_zeros(size, len(start))
     vector = start
     for i in range(size):
-        for _ in range(2):
-            vector = vector - basis[:i].T @ (basis[:i] @ vector)
+        once = vector - basis[:i].T @ (basis[:i] @ vector)
+        vector = once - basis[:i].T @ (basis[:i] @ once)
+        # Where the second time takes much away again, rounding errors were all that the first had left.
         length = vector.norm()
-        basis[i] = torch.where(length > 0, vector / length, 0.0)
+        basis[i] = torch.where(length > 0.5 * once.norm(), vector / length, 0.0)
         images[i] = vector = product(basis[i])
     small = basis @ images.T
     values, turned = torch.linalg.eigh((small + small.T) / 2)

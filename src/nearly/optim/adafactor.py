@@ -92,8 +92,7 @@ class Adafactor(Optimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {"lr": lr, "beta2_decay": beta2_decay, "floor": floor, "clip": clip, "weight_decay": weight_decay}
-        super().__init__(params, defaults, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Divided by factored moments, clipped, made relative."""

@@ -77,7 +77,7 @@ class AdaGradNorm(Optimizer):
     def __init__(
         self, params: Iterable[Any], *, lr: float = 1.0, start: float = 0.0, **options: Unpack[Options]
     ) -> None:
-        super().__init__(params, {"lr": lr, "start": start}, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """The division."""

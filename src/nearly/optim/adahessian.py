@@ -122,16 +122,7 @@ class AdaHessian(Optimizer):
         every: int = 1,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "power": power,
-            "block": block,
-            "every": every,
-        }
-        super().__init__(params, defaults, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Moments of gradients and of the Hessian's diagonal."""

@@ -84,17 +84,7 @@ class AdaMuon(Optimizer):
         steps: int = 5,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "eps": eps,
-            "size": size,
-            "signs": signs,
-            "schedule": schedule,
-            "steps": steps,
-        }
-        super().__init__(params, defaults, **options)
+        super().__init__(params, locals(), **options)
 
     def takes(self, parameter: Tensor) -> bool:
         """Matrices and convolutions."""

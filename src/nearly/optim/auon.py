@@ -97,8 +97,7 @@ class AuON(Optimizer):
         hybrid: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "gamma": gamma, "hybrid": hybrid}
-        super().__init__(params, defaults, **options)
+        super().__init__(params, locals(), **options)
 
     def takes(self, parameter: Tensor) -> bool:
         """Matrices and convolutions."""

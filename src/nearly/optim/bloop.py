@@ -142,8 +142,7 @@ class Bloop(Optimizer):
         **options: Unpack[Options],
     ) -> None:
         self._pair: Pair | None = None
-        defaults = {"lr": lr, "weight": weight, "decay": decay, "rule": rule, "weight_decay": weight_decay}
-        super().__init__(params, defaults, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """The projected sum, and Adam where it is asked."""

@@ -106,7 +106,7 @@ class _Split(Transform):
 
 
 class FOSI(Optimizer):
-    r"""$p \leftarrow p - lr\,(\alpha V |\Lambda|^{-1} V^T m + \eta (I - V V^T) b)$: Newton in few directions, a base rule in all others.
+    r"""$p \leftarrow p - lr\,(\alpha V |\Lambda|^{-1} V^T m + \eta (I - V V^T) b)$: Newton in few directions, a rule elsewhere.
 
     V and $\Lambda$ are the eigenpairs of the Hessian that belong to its `largest` and `smallest` eigenvalues, found by Lanczos
     iterations every so often; m is a running mean or sum of the gradients' parts in V, and b the base rule's step for their other

@@ -129,8 +129,7 @@ class Frugal(Optimizer):
         every: int = 200,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "parts": parts, "every": every}
-        super().__init__(params, defaults, **options)
+        super().__init__(params, locals(), **options)
 
     def takes(self, parameter: Tensor) -> bool:
         """Matrices and convolutions."""

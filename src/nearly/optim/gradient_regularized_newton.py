@@ -118,7 +118,7 @@ class GradientRegularizedNewton(Optimizer):
         **options: Unpack[Options],
     ) -> None:
         self._targets: Targets | None = None
-        super().__init__(params, {"lr": lr, "curvature": curvature, "start": start}, **options)
+        super().__init__(params, locals(), **options)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; `closure` returns the loss, or with "gauss-newton" the outputs and a function of them.

@@ -121,8 +121,7 @@ class LazyNewton(Optimizer):
         regularization: str = "quadratic",
         **options: Unpack[Options],
     ) -> None:
-        given = {"lr": lr, "constant": constant, "every": every, "regularization": regularization}
-        super().__init__(params, given, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """The regularized step."""

@@ -129,8 +129,7 @@ class MomentumPolyak(Optimizer):
         most: float | None = None,
         **options: Unpack[Options],
     ) -> None:
-        given = {"lr": lr, "momentum": momentum, "average": average, "floor": floor, "share": share, "most": most}
-        super().__init__(params, given, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Momentum of either kind, with its rate."""

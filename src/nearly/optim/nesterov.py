@@ -96,7 +96,7 @@ class Nesterov(Optimizer):
         strong_convexity: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, {"lr": lr, "strong_convexity": strong_convexity}, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """The recursion at the group's constants."""

@@ -189,7 +189,7 @@ class OptEx(Optimizer):
         **options: Unpack[Options],
     ) -> None:
         given = {"lr": lr, "rule": rule, "parallel": parallel, "history": history, "betas": betas, "eps": eps}
-        super().__init__(params, {**given, "noise": noise}, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """The rule, ahead."""

@@ -72,7 +72,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
 
     Args:
         params: tensors, named tensors or parameter groups.
-        defaults: the member's parameters.
+        defaults: the member's parameters by name, of which those on its card count; members hand over their `locals()`.
         options: see `Options`.
 
     Raises:
@@ -86,7 +86,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
         super().__init_subclass__()
         cls.card = getattr(sys.modules[cls.__module__], "CARD", None) or getattr(cls, "card", {})
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], **options: Unpack[Options]) -> None:
+    def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any], **options: Unpack[Options]) -> None:
         if isinstance(params, Tensor | nn.Module):
             raise BadInput("params", "an iterable of tensors, such as module.parameters()", describe(params))
         for name in options:
@@ -96,7 +96,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
         self._rest = {**REST, **options.get("rest", {})}
         for name in self._rest.keys() - REST.keys():
             raise BadInput("rest", f"a dictionary of {', '.join(REST)}", repr(name))
-        given = {**defaults, "maximize": options.get("maximize", False), "nonfinite": options.get("nonfinite", "raise")}
+        named = {name: value for name, value in defaults.items() if name in self.card["parameters"]}
+        given = {**named, "maximize": options.get("maximize", False), "nonfinite": options.get("nonfinite", "raise")}
         given["seed"] = options.get("seed", 0)
         self._layers: LayerRecords | None = None
         listed = list(params)
@@ -266,7 +267,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
         if not checked or (all(step.sound() for step in checked) and ask.sound()):
             return True
         for step in checked:
-            for parameter, gradient in zip(step.parameters, step.gradients, strict=True):
+            # Where values alone are asked there are no gradients.
+            for parameter, gradient in zip(step.parameters, step.gradients, strict=bool(step.gradients)):
                 if not bool(torch.isfinite(gradient).all()):
                     if step.group["nonfinite"] == "skip":
                         return False

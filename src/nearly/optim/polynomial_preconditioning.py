@@ -163,8 +163,7 @@ class PolynomialPreconditioning(Optimizer):
         every: int = 10,
         **options: Unpack[Options],
     ) -> None:
-        given = {"lr": lr, "degree": degree, "polynomial": polynomial, "every": every}
-        super().__init__(params, given, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """The polynomial asked for."""

@@ -64,10 +64,10 @@ class _QuantizedKronecker(Transform):
         """The directions, of no particular size."""
         pieces = [blocks(gathered(update), self.block) for update in updates]
         group = ranks_of(updates[0], step.process_group)
-        left = self._roots("left", pieces, step, group)
-        right = self._roots("right", [piece.mT for piece in pieces], step, group)
-        found = [a @ piece @ b for a, piece, b in zip(left, pieces, right, strict=True)]
-        return [whole(piece, update) for piece, update in zip(found, updates, strict=True)]
+        sides = {"left": pieces, "right": [piece.mT for piece in pieces]}
+        left, right = (self._roots(side, flat, step, group) for side, flat in sides.items())
+        parts = zip(left, pieces, right, updates, strict=True)
+        return [whole(a @ piece @ b, update) for a, piece, b, update in parts]
 
     def _roots(self, side: str, pieces: list[Tensor], step: Step, group: ProcessGroup | None) -> list[Tensor]:
         make = factors(self.block, side)

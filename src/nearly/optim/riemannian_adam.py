@@ -156,7 +156,7 @@ class RiemannianAdam(Optimizer):
         if not isinstance(manifold, Manifold):
             raise BadInput("manifold", "one of nearly.linalg.manifolds", describe(manifold))
         self.manifold = manifold
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "rule": rule, "flat": flat}, **options)
+        super().__init__(params, locals(), **options)
         for group in self.param_groups:
             if not group["flat"]:
                 for parameter in group["params"]:

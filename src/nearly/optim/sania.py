@@ -155,8 +155,7 @@ class Sania(Optimizer):
         floor: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        given = {"lr": lr, "preconditioner": preconditioner, "decay": decay, "eps": eps, "floor": floor}
-        super().__init__(params, given, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """The step with the preconditioner asked for."""

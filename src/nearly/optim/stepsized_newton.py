@@ -116,8 +116,7 @@ class StepsizedNewton(Optimizer):
         growth: float = 2.0,
         **options: Unpack[Options],
     ) -> None:
-        given = {"lr": lr, "constant": constant, "exponent": exponent, "growth": growth}
-        super().__init__(params, given, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """The step size, of either kind."""

@@ -139,7 +139,7 @@ class StochasticModelBuilding(Optimizer):
         window: int | None = 1,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, {"lr": lr, "shrink": shrink, "decrease": decrease, "window": window}, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """The step of the model."""

@@ -141,7 +141,7 @@ class TargetSurrogate(Optimizer):
         decrease: float = 0.5,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, {"lr": lr, "inner": inner, "decrease": decrease}, **options)
+        super().__init__(params, locals(), **options)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; `closure` returns the outputs and a function of them.

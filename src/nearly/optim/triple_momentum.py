@@ -90,7 +90,7 @@ class TripleMomentum(Optimizer):
         strong_convexity: float = 1e-2,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, {"lr": lr, "strong_convexity": strong_convexity}, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """The recursion at the group's constants."""

@@ -93,8 +93,7 @@ class TrustRegion(Optimizer):
         **options: Unpack[Options],
     ) -> None:
         self._norm = norm  # before the groups are made, whose matrices it picks
-        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "norm": norm, "schedule": schedule}
-        super().__init__(params, defaults, **options)
+        super().__init__(params, locals(), **options)
 
     def takes(self, parameter: Tensor) -> bool:
         """In the spectral norm matrices and convolutions alone."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 
-from nearly.optim._vectors import parts, wide
+from nearly.optim._vectors import parts, put, wide
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
 from nearly.optim.transforms import Momentum
@@ -22,7 +22,7 @@ CARD = {
     "name": "ZerothOrder",
     "rows": [386],
     "replaces": "backpropagation, where the loss is a black box",
-    "cost": "two values of the loss for each direction, or one for each coordinate and one more",
+    "cost": "one value of the loss for each coordinate or direction, and one more",
     "needs": ["values"],
     "state": {"matrix": {"mn": 4}, "vector": {"n": 4}},
     "parameters": {
@@ -52,30 +52,34 @@ class Differences(Transform):
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The estimate; there are no updates to transform."""
-        sizes = [parameter.numel() for parameter in step.parameters]
-        total, like = sum(sizes), step.parameters
-        kind = wide(like[0].dtype)
-        found = torch.zeros(total, dtype=kind, device=like[0].device)
+        total, like = sum(parameter.numel() for parameter in step.parameters), step.parameters
+        found = torch.zeros(total, dtype=wide(like[0].dtype), device=like[0].device)
         draw = step.generator()
         if self.rule == "directions":
             for _ in range(self.count):
-                direction = torch.randn(total, dtype=torch.float64, generator=draw).to(found)
-                pieces = parts(direction, like)
-                difference = probe(step, pieces, self.spread) - probe(step, pieces, -self.spread)
-                found += (difference / (2 * self.spread * self.count)).to(found) * direction
+                direction = torch.randn(total, dtype=found.dtype, generator=draw).to(found.device)
+                slope = (probe(step, parts(direction, like), self.spread) - step.loss) / self.spread
+                found.addcmul_(direction, slope.to(found), value=1 / self.count)
             return parts(found, like)
-        base = step.value()
-        chosen = torch.randperm(total, generator=draw)[: self.count].tolist()
-        flat = [parameter.view(-1) for parameter in like]
-        starts = torch.tensor([0, *sizes]).cumsum(0).tolist()
-        for place in sorted(chosen):
-            which = next(i for i, end in enumerate(starts[1:]) if place < end)
-            entry = flat[which][place - starts[which]]
-            kept = entry.clone()
-            entry += self.spread
-            found[place] = (step.value() - base) / self.spread
-            entry.copy_(kept)
+        chosen = torch.randperm(total, generator=draw)[: self.count]
+        first = 0
+        for parameter in like:
+            places = chosen[(chosen >= first) & (chosen < first + parameter.numel())]
+            if len(places):
+                entries = torch.atleast_1d(parameter)
+                indices = torch.stack(torch.unravel_index(places - first, entries.shape), dim=1).tolist()
+                slopes = torch.stack([self._slope(step, entries[tuple(index)]) for index in indices])
+                found[places.to(found.device)] = slopes.to(found)
+            first += parameter.numel()
         return parts(found, like)
+
+    def _slope(self, step: Step, entry: Tensor) -> Tensor:
+        kept = entry.clone()
+        entry += self.spread
+        try:
+            return (step.value() - step.loss) / self.spread
+        finally:
+            entry.copy_(kept)
 
 
 def probe(step: Step, direction: list[Tensor], size: float) -> Tensor:
@@ -85,18 +89,19 @@ def probe(step: Step, direction: list[Tensor], size: float) -> Tensor:
     try:
         return step.value()
     finally:
-        torch._foreach_copy_(step.parameters, kept)
+        put(step.parameters, kept)
 
 
 class ZerothOrder(Optimizer):
     r"""$g_i = (L(p + \mu e_i) - L(p)) / \mu$ for as many coordinates i as are asked, drawn anew at each step, and momentum.
 
-    With `rule="directions"` instead $g = \frac1n \sum_k \frac{L(p + \mu u_k) - L(p - \mu u_k)}{2 \mu} u_k$ for normal directions
-    (simultaneous perturbation). At equal numbers of values coordinates are the more accurate: the error of n directions is
-    $\sqrt{d / n}$ times the gradient. For perceptrons, `coordinate_gradient` finds the same differences many times as fast.
+    With `rule="directions"` instead $g = \frac1n \sum_k \frac{L(p + \mu u_k) - L(p)}{\mu} u_k$ for normal directions. At equal
+    numbers of values coordinates are the more accurate: the error of n directions in d dimensions is $\sqrt{d / n}$ times the
+    gradient, while coordinates give, up to the error of the difference, exactly the part of the gradient that they ask for. For
+    perceptrons, `coordinate_gradient` finds the same differences many times as fast.
 
     Source: Chen et al. 2024, "DeepZero: Scaling up Zeroth-Order Optimization for Deep Model Training", arXiv:2310.02025, equations
-    1 and 2; Spall 1992, doi:10.1109/9.119632.
+    1 and 2.
 
     Args:
         params: tensors, named tensors or one parameter group.
