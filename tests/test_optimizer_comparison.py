@@ -11,7 +11,8 @@ from torch import nn
 from nearly.cli import main
 from nearly.core.errors import BadInput
 from nearly.optim import AdamW, Training, compare, held_bytes, peak_bytes
-from nearly.optim.comparison import TUNING, OptimizersInterrupted
+from nearly.optim.comparison import OptimizersInterrupted
+from nearly.optim.training import TUNING
 
 POINTS = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
 TRAIN = """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nearly.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from nearly.optim.comparison import Training
+    from nearly.optim.training import Training
 
 BUILT_IN = ("digits", "characters")
 
@@ -27,7 +27,7 @@ def open_training(path: str) -> Training:
         BadInput: for a file that cannot be run, or lacks one of them.
     """
     from nearly.optim import trainings
-    from nearly.optim.comparison import Training
+    from nearly.optim.training import Training
 
     if path in BUILT_IN:
         return getattr(trainings, path)()

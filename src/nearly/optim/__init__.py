@@ -7,7 +7,7 @@ from nearly.optim.adamuon import AdaMuon
 from nearly.optim.adamw import AdamW
 from nearly.optim.auon import AuON
 from nearly.optim.bloop import Bloop
-from nearly.optim.comparison import OptimizerComparison, Training, compare
+from nearly.optim.comparison import OptimizerComparison, compare
 from nearly.optim.coordinate_gradient import coordinate_gradient, draw_masks, grasp_densities
 from nearly.optim.fogzo import Fogzo
 from nearly.optim.fosi import FOSI
@@ -34,6 +34,7 @@ from nearly.optim.shampoo import Shampoo
 from nearly.optim.stepsized_newton import StepsizedNewton
 from nearly.optim.stochastic_model_building import StochasticModelBuilding
 from nearly.optim.target_surrogate import TargetSurrogate
+from nearly.optim.training import Training
 from nearly.optim.triple_momentum import TripleMomentum
 from nearly.optim.trust_region import TrustRegion
 from nearly.optim.zeroth_order import ZerothOrder

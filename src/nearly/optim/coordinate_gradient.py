@@ -66,14 +66,11 @@ def coordinate_gradient(
         outputs, after = layer(x), nn.Sequential(*layers[place + 1 :])
         for parameter in layer.parameters():
             mask = next(at)
-            # Of a weight's coordinate, the first index is the output's that it moves, the second the input's; of a bias's, the output's.
-            moves = x.T if parameter.ndim == 2 else x.new_ones(1, len(x))
             values = [base[:0]]
             for part in mask.nonzero().split(max(1, TOGETHER // outputs.numel())):
                 changed = outputs.repeat(len(part), 1, 1)
-                changed[torch.arange(len(part), device=x.device), :, part[:, 0]] += (
-                    spread * moves[part[:, 1:].sum(dim=1)]
-                )
+                change = spread * x.T[part[:, 1]] if parameter.ndim == 2 else spread
+                changed[torch.arange(len(part), device=x.device), :, part[:, 0]] += change
                 values.append(_values(loss, after(changed)))
             slopes = torch.zeros_like(parameter)
             slopes[mask] = (torch.cat(values) - base) / spread
@@ -146,14 +143,16 @@ def draw_masks(module: nn.Module, densities: Sequence[float], generator: torch.G
     return masks
 
 
-def _parameters(module: nn.Module) -> list[nn.Parameter]:
+def _parameters(module: nn.Module) -> list[Tensor]:
     """The parameters, in the order of the layers.
 
     Raises:
         BadInput: where others than linear layers have any, or two layers the same.
     """
     layers = list(module) if isinstance(module, nn.Sequential) else []
-    found = [parameter for layer in layers if type(layer) is nn.Linear for parameter in layer.parameters()]
+    found: list[Tensor] = [
+        parameter for layer in layers if type(layer) is nn.Linear for parameter in layer.parameters()
+    ]
     if not found or len({*map(id, found)}) < len(found) or len(found) != len(list(module.parameters())):
         raise BadInput(
             "module", "an nn.Sequential whose parameters are those of nn.Linear, each its own", describe(module)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nearly.core.errors import BadInput, MissingExtra
-from nearly.optim.comparison import Training
+from nearly.optim.training import Training
 
 BATCH = 64
 
