@@ -177,7 +177,7 @@ def compare(
     Example:
         >>> x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
         >>> first = lambda model, x: (model(x) - x[:, :1]).square().mean()
-        >>> training = Training(lambda seed: nn.Linear(3, 1), lambda seed: [x], first)
+        >>> training = Training(lambda seed: torch.nn.Linear(3, 1), lambda seed: [x], first)
         >>> compare(training, ["AdamW", "torch.SGD"], steps=30, seeds=1).names()
         ['torch.SGD', 'AdamW']
     """
