@@ -10,6 +10,7 @@ from nearly.optim import KFAC, MKOR, AdamW, InverseFreeNaturalGradient, Positive
 from nearly.optim import inverse_free_natural_gradient as inverse_free
 from nearly.optim import positive_definite_momentum as local
 from nearly.optim._linear import average
+from nearly.optim.mkor import _RankOne
 
 EYES = torch.eye(5, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
 
@@ -122,6 +123,15 @@ def test_mkor_takes_steps_with_inverses_of_its_running_means():
         directions.append(direction * slope.norm() / direction.norm())
     assert shrunk > 0
     run.compare(directions, rate, 0.5)
+
+
+def test_mkor_starts_anew_from_an_inverse_that_is_not_positive_definite():
+    update = _RankOne(0.9, 1, 100.0, 0.5)._update
+    vector, spoiled, fresh = normal(5), EYES[0].clone(), EYES[0].clone()
+    spoiled[1, 1] = -2.0
+    update(spoiled, vector)
+    update(fresh, vector)
+    torch.testing.assert_close(spoiled, fresh)
 
 
 def test_mkor_with_adam_gives_it_the_directions():

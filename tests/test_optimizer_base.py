@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from nearly.core.errors import BadInput
-from nearly.optim import AdamW, Muon
+from nearly.optim import AdamW, Muon, held_bytes
 from nearly.optim._chunks import PIECE
 from nearly.optim._matrices import each_matrix
 from nearly.optim.optimizer import Optimizer
-from nearly.optim.transforms import ClipNorm, ClipRMS, Moments, Momentum, RMSAlign, SecondMoment, Sign
+from nearly.optim.transforms import ClipNorm, ClipRMS, Moments, Momentum, RMSAlign, SecondMoment, Sign, TrustRatio
 
 CARD = {"name": "Any", "needs": [], "parameters": {"lr": ["at least", 0, None]}}
 
@@ -207,3 +207,59 @@ def test_a_moment_moves_parameters_as_its_direction_says():
     for a, b in zip(together, apart, strict=True):
         for x, y in zip(a, b, strict=True):
             torch.testing.assert_close(x, y)
+
+
+def test_moments_in_a_byte_train_as_those_in_four():
+    start, target = normal(80, 80).float(), normal(80, 80, seed=1).float()
+    found = {}
+    for bits in (32, 8):
+        parameters = [nn.Parameter(start.clone()), nn.Parameter(torch.zeros(5))]
+        optimizer = AdamW(parameters, lr=0.05, bits=bits)
+        for _ in range(60):
+            optimizer.zero_grad()
+            ((parameters[0] - target).square().sum() + (parameters[1] - 1).square().sum()).backward()
+            optimizer.step()
+        found[bits] = parameters[0].detach(), held_bytes(optimizer)
+    gap = (found[8][0] - found[32][0]).norm() / (found[32][0] - start).norm()
+    assert float(gap) < 0.05
+    assert found[8][1] == 2 * (6400 + 4 * 25) + 2 * 4 * 5
+    assert found[32][1] == 8 * 6405
+
+
+def test_a_resumed_run_keeps_its_bytes():
+    start = normal(70, 70).float()
+    runs = []
+    for stop in (False, True):
+        parameter = nn.Parameter(start.clone())
+        optimizer = AdamW([parameter], lr=0.05, bits=8)
+        for step in range(6):
+            if stop and step == 3:
+                state = optimizer.state_dict()
+                optimizer = AdamW([parameter], lr=0.05, bits=8)
+                optimizer.load_state_dict(state)
+            parameter.grad = normal(70, 70, seed=step).float()
+            optimizer.step()
+        assert {value.dtype for value in optimizer.state[parameter].values() if isinstance(value, torch.Tensor)} == {
+            torch.uint8,
+            torch.float32,
+        }
+        runs.append(parameter.detach())
+    assert torch.equal(*runs)
+
+
+def test_trust_ratios_are_as_defined():
+    parameters = [
+        nn.Parameter(normal(4, 3)),
+        nn.Parameter(torch.zeros(2, dtype=torch.float64)),
+        nn.Parameter(100 * normal(3)),
+    ]
+    rows = [normal(4, 3, seed=1), normal(2, seed=2), normal(3, seed=3)]
+    before = [one.detach().clone() for one in parameters]
+    optimizer = chain(TrustRatio(10.0))(parameters)
+    for parameter, row in zip(parameters, rows, strict=True):
+        parameter.grad = row.clone()
+    optimizer.step()
+    moved = [a - b.detach() for a, b in zip(before, parameters, strict=True)]
+    torch.testing.assert_close(moved[0], rows[0] * before[0].norm() / rows[0].norm())
+    torch.testing.assert_close(moved[1], rows[1])
+    torch.testing.assert_close(moved[2], 10 * rows[2])

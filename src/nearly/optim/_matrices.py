@@ -45,7 +45,10 @@ def each_matrix(
         alike.setdefault(tuple(part.shape for part in parts), []).append(i)
     results: list[Tensor] = [operands[0][0]] * len(operands[0])
     for places in alike.values():
-        batches = [torch.stack([operand[i] for i in places]) for operand in whole]
+        batches = [
+            operand[places[0]][None] if len(places) == 1 else torch.stack([operand[i] for i in places])
+            for operand in whole
+        ]
         group = ranks_of(operands[0][places[0]], process_group)
         for i, result in zip(places, _shared(function, batches, group), strict=True):
             results[i] = spread_like(result, operands[0][i])

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
-from nearly.optim.transforms import Moments
+from nearly.optim.transforms import Moments, QuantizedMoments
 
 CARD = {
     "name": "AdamW",
@@ -21,6 +21,7 @@ CARD = {
         "betas": ["pair", 0, 1],
         "eps": ["real", 0, None],
         "weight_decay": ["at least", 0, None],
+        "bits": ["choice", 32, 8],
     },
     "settings": {"lr": 0.1},
     "skips": {},
@@ -38,6 +39,8 @@ class AdamW(Optimizer):
         betas: decay rates of the means of gradients and of their squares.
         eps: added to the root of the mean square.
         weight_decay: $\lambda$.
+        bits: 8 keeps moments in one byte each, and one scale for 256 (see `nearly.optim.transforms.QuantizedMoments`); 32 in the
+            parameters' own precision.
         options: see `Options`.
 
     Raises:
@@ -61,10 +64,12 @@ class AdamW(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        bits: int = 32,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Moments alone."""
-        return (Moments(group["betas"], group["eps"]),)
+        kept = QuantizedMoments if group["bits"] == 8 else Moments
+        return (kept(group["betas"], group["eps"]),)

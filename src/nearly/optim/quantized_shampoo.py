@@ -63,8 +63,7 @@ class _QuantizedKronecker(Transform):
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The directions, of no particular size."""
         pieces = [blocks(gathered(update), self.block) for update in updates]
-        group = ranks_of(updates[0], step.process_group)
-        sides = {"left": pieces, "right": [piece.mT for piece in pieces]}
+        sides, group = {"left": pieces, "right": [x.mT for x in pieces]}, ranks_of(updates[0], step.process_group)
         left, right = (self._roots(side, flat, step, group) for side, flat in sides.items())
         parts = zip(left, pieces, right, updates, strict=True)
         return [whole(a @ piece @ b, update) for a, piece, b, update in parts]

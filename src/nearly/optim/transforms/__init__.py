@@ -8,7 +8,9 @@ from nearly.optim.transforms.kronecker import Kronecker
 from nearly.optim.transforms.moments import Moments, SecondMoment
 from nearly.optim.transforms.momentum import Momentum
 from nearly.optim.transforms.orthogonalize import Orthogonalize
+from nearly.optim.transforms.quantized_moments import QuantizedMoments
 from nearly.optim.transforms.sign import Sign
+from nearly.optim.transforms.trust_ratio import TrustRatio
 
 __all__ = [
     "ClipNorm",
@@ -19,8 +21,10 @@ __all__ = [
     "Moments",
     "Momentum",
     "Orthogonalize",
+    "QuantizedMoments",
     "RMSAlign",
     "SecondMoment",
     "ShapeScale",
     "Sign",
+    "TrustRatio",
 ]
