@@ -161,7 +161,7 @@ def compare(
     Args:
         training: model, data and loss.
         optimizers: by name, each called as `factory(named_parameters, lr=...)`; or ids such as "AdamW" of this library and
-            "torch.SGD" of torch; by default all members that train any module.
+            "torch.SGD" of torch; by default all members that train any module of that size.
         steps: of each training; or
         seconds: of each training.
         seeds: how many are compared.
@@ -192,6 +192,8 @@ def compare(
     budget, unit = (float(steps), "steps") if steps is not None else (float(seconds or 0.0), "seconds")
     first = made(training, TUNING)
     count = sum(parameter.numel() for parameter in first.parameters())
+    if optimizers is None:  # dense Hessians of large models would not end, or not fit
+        factories = {name: one for name, one in factories.items() if one.card.get("largest", count) >= count}  # type: ignore[attr-defined]
     done: list[Trained] = []
     try:
         for place, (name, factory) in enumerate(factories.items()):

@@ -26,6 +26,7 @@ CARD = {
     "cost": "N curvature products, and for each trial N^3 / 3 multiplications and a gradient; about two trials a step",
     "needs": ["closure", "curvature"],
     "state": {"matrix": {}, "vector": {}},
+    "largest": 5000,
     "parameters": {
         "lr": ["at least", 0, None],
         "curvature": ["choice", "hessian", "gauss-newton"],

@@ -25,6 +25,7 @@ CARD = {
     "cost": "N Hessian products and an eigendecomposition in each `every` steps, two products of an N x N matrix at others",
     "needs": ["curvature"],
     "state": {"matrix": {}, "vector": {}, "shared": {"NN": 4, "N": 4}},
+    "largest": 5000,
     "parameters": {
         "lr": ["at least", 0, None],
         "constant": ["real", 0, None],

@@ -64,8 +64,9 @@ class Optimizer(torch.optim.Optimizer, ABC):
 
     A member has a literal `CARD` in its module (`name`, `rows`, `replaces`, `cost`, `needs`, `state`: bytes in float32 by the
     shape's monomials "mn", "m", "n", "mm", "nn", "1" for matrices and "n", "1" for vectors, `parameters`, `settings` for the
-    reference problems, `skips`), names its parameters in `__init__` and says in `recipe` which transforms they make. All
-    parameters live in the parameter groups, where schedulers change them.
+    reference problems, `skips`, and where it applies `largest`, the most numbers that it is made for), names its parameters in
+    `__init__` and says in `recipe` which transforms they make. All parameters live in the parameter groups, where schedulers change
+    them.
 
     `step(closure)` takes torch's closures, which call `backward`, and closures that only return the loss, which save a member the
     second pass where it needs more than the gradient; those that ask for curvature, and for values alone, take no others.

@@ -151,7 +151,7 @@ class QuantizedShampoo(Optimizer):
         graft: see `Shampoo`.
         every: steps between two refreshings; gradients between them leave no trace in A.
         block: most rows and columns that share factors; longer sides are cut.
-        ridge: $\rho$.
+        ridge: $\rho$; four bits have no room for roots over a wider range.
         eps: of "rmsprop" and "adam".
         weight_decay: decoupled.
         options: see `Options`; with `process_group` each rank finds its share of the eigenvectors.
@@ -179,7 +179,7 @@ class QuantizedShampoo(Optimizer):
         graft: str = "rmsprop",
         every: int = 20,
         block: int = 1024,
-        ridge: float = 1e-6,
+        ridge: float = 1e-4,
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         **options: Unpack[Options],

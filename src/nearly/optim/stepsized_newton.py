@@ -25,6 +25,7 @@ CARD = {
     "cost": "N Hessian products and N^3 / 3 multiplications for N parameters; with backtracking about 2.5 gradients a step",
     "needs": ["closure", "curvature"],
     "state": {"matrix": {}, "vector": {}},
+    "largest": 5000,
     "parameters": {
         "lr": ["at least", 0, None],
         "constant": ["optional real", 0, None],
