@@ -13,6 +13,7 @@ from nearly.optim.fogzo import Fogzo
 from nearly.optim.fosi import FOSI
 from nearly.optim.frugal import Frugal
 from nearly.optim.gradient_regularized_newton import GradientRegularizedNewton
+from nearly.optim.input_gain import OptimalInputGain
 from nearly.optim.inverse_free_natural_gradient import InverseFreeNaturalGradient
 from nearly.optim.kfac import KFAC
 from nearly.optim.lazy_newton import LazyNewton
@@ -60,6 +61,7 @@ __all__ = [
     "Muon",
     "Nesterov",
     "OptEx",
+    "OptimalInputGain",
     "Optimizer",
     "OptimizerComparison",
     "Options",

@@ -25,7 +25,6 @@ CARD = {
     "cost": "degree + 1 Hessian products; with symmetric N of them in each `every` steps beside",
     "needs": ["curvature"],
     "state": {"matrix": {}, "vector": {}},
-    "largest": 5000,
     "parameters": {
         "lr": ["at least", 0, None],
         "degree": ["integer", 0, None],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -59,14 +59,14 @@ class _QuantizedKronecker(Transform):
     ridge: float
     every: int
     block: int
+    separate: ClassVar[bool] = True
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The directions, of no particular size."""
         pieces = [blocks(gathered(update), self.block) for update in updates]
         sides, group = {"left": pieces, "right": [x.mT for x in pieces]}, ranks_of(updates[0], step.process_group)
         left, right = (self._roots(side, flat, step, group) for side, flat in sides.items())
-        parts = zip(left, pieces, right, updates, strict=True)
-        return [whole(a @ piece @ b, update) for a, piece, b, update in parts]
+        return [whole(a @ x @ b, like) for a, x, b, like in zip(left, pieces, right, updates, strict=True)]
 
     def _roots(self, side: str, pieces: list[Tensor], step: Step, group: ProcessGroup | None) -> list[Tensor]:
         make = factors(self.block, side)

@@ -93,6 +93,8 @@ class Ask:
                 raise BadInput("closure", f"given, as {self.member} asks for {what}", None, f"Write\n{CLOSURE}")
             return
         if self.values_alone:
+            if self._sharded():
+                raise BadInput("params", f"whole, as {self.member} moves single entries", "sharded parameters")
             self.loss = self.value()
         else:
             self.loss = self.evaluate(graph="curvature" in wants)
@@ -130,7 +132,7 @@ class Ask:
                 raise BadInput("closure", requirement, "one that does", f"Write\n{CLOSURE}")
             self._slopes = None
             if not called_backward:
-                if any(hasattr(parameter, "full_tensor") for parameter in self.parameters):
+                if self._sharded():
                     # Sharded modules sum gradients over ranks in backward() alone.
                     requirement = (
                         f"one that calls backward(), which {self.member} cannot do with"
@@ -184,6 +186,9 @@ class Ask:
         if self.records is not None:
             self.records.clear()
         return self.loss
+
+    def _sharded(self) -> bool:
+        return any(hasattr(parameter, "full_tensor") for parameter in self.parameters)
 
     def _called(self) -> Any:
         assert self.closure is not None

@@ -31,6 +31,12 @@ class Graft(Transform):
     direction: Transform
     size: Transform | None = None
 
+    @property
+    def separate(self) -> bool:  # type: ignore[override]
+        """Where both are."""
+        parts = (self.direction,) if self.size is None else (self.direction, self.size)
+        return all(part.separate or part.elementwise for part in parts)
+
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The directions, resized."""
         found = self.direction(updates, step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +46,7 @@ class Kronecker(Transform):
     every: int = 20
     block: int = 1024
     power: int = 4
+    separate: ClassVar[bool] = True
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The directions."""

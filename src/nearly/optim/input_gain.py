@@ -1,0 +1,246 @@
+"""Networks of one hidden layer: output weights by least squares, hidden weights along whitened gradients with a gain per input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from nearly.core.errors import BadInput
+from nearly.core.validate import describe
+from nearly.optim._vectors import safe_ratio, wide
+from nearly.optim.optimizer import Optimizer, Options
+from nearly.optim.step import Transform
+
+if TYPE_CHECKING:
+    from nearly.optim._layers import Layer
+    from nearly.optim.step import Step
+
+CARD = {
+    "name": "OptimalInputGain",
+    "rows": [217],
+    "kind": "one_hidden_layer",
+    "replaces": "Levenberg and Marquardt's method on regressions with many inputs or outputs",
+    "cost": "two passes over all data; rows x outputs x inputs x (hidden units + inputs) for the gains, rows x hidden units^2 for "
+    "the output weights",
+    "needs": ["closure", "layers"],
+    "state": {"matrix": {}, "vector": {}},
+    "parameters": {
+        "lr": ["at least", 0, None],
+        "direction": ["choice", "hidden_weight", "backpropagation"],
+        "gains": ["choice", True, False],
+        "halvings": ["integer", 0, None],
+    },
+    "settings": {},
+    "skips": {},
+}
+SQUARES = 0.1  # of the loss: how far from a sum of squares it may be, which is that of half precision
+
+
+@dataclass(frozen=True)
+class _TwoStages(Transform):
+    """Moves of the hidden layer, and of the output layer to its least squares after them."""
+
+    activation: nn.Module
+    whitened: bool
+    gains: bool
+    halvings: int
+    needs: ClassVar[tuple[str, ...]] = ("closure", "layers")
+
+    def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
+        """What is to be subtracted.
+
+        Raises:
+            BadInput: in the first step, where the loss is no sum of squares.
+        """
+        rate, saved = step.group["lr"], [parameter.clone() for parameter in step.parameters]
+        layers, loss = step.layers(), -step.loss if step.group["maximize"] else step.loss
+        rows = len(layers[-1].inputs)
+        slope = layers[-1].output_gradients.to(wide(loss.dtype))
+        # A sum of squared errors e times c / 2 has the gradient c e: loss and gradient tell c.
+        unit = safe_ratio(2 * loss.to(slope.dtype), slope.square().sum())
+        error = unit * slope
+        moves: dict[int, Tensor] = {}
+        if step.number == 1:
+            found, error = self._output_weights(layers[-1], error, step, rate)
+            _add(moves, found)
+            now = self._moved(step, saved, moves, rate)
+            squares = safe_ratio(error.square().sum(), unit) / 2
+            if bool((now - squares).abs() > SQUARES * loss.abs()):
+                requirement = "one whose loss is a multiple of the sum of squared errors"
+                raise BadInput("closure", requirement, f"one that goes to {float(now):.3g}, not {float(squares):.3g}")
+            layers = _last(step, rows)
+        hidden = self._hidden_weights(layers, error, step) if len(layers) > 1 else {}
+        for trial in range(self.halvings + 1):
+            tried = dict(moves)
+            _add(tried, {key: 0.5**trial * move for key, move in hidden.items()})
+            self._moved(step, saved, tried, rate)
+            output = _last(step, rows)[-1]
+            slope = output.output_gradients.to(error.dtype)
+            found, after = self._output_weights(output, unit * slope, step, rate)
+            _add(tried, found)
+            if bool(after.square().sum() <= error.square().sum()):
+                moves = tried
+                break
+        torch._foreach_copy_(step.parameters, saved)
+        return [
+            -moves[id(parameter)].to(parameter.dtype) if id(parameter) in moves else torch.zeros_like(parameter)
+            for parameter in step.parameters
+        ]
+
+    def _moved(self, step: Step, saved: list[Tensor], moves: dict[int, Tensor], rate: float) -> Tensor:
+        """The loss, negative where it is maximized, after these moves."""
+        torch._foreach_copy_(step.parameters, saved)
+        for parameter in step.parameters:
+            if id(parameter) in moves:
+                parameter.add_(moves[id(parameter)].to(parameter.dtype), alpha=rate)
+        loss, _ = step.evaluate()
+        return -loss if step.group["maximize"] else loss
+
+    def _output_weights(
+        self, output: Layer, error: Tensor, step: Step, rate: float
+    ) -> tuple[dict[int, Tensor], Tensor]:
+        """The move to the least squares, and the errors after it."""
+        columns = _columns(output, step)
+        move = -_solution(columns.T @ columns, columns.T @ error)
+        return _split(output, step, move.T), error + rate * columns @ move
+
+    def _hidden_weights(self, layers: list[Layer], error: Tensor, step: Step) -> dict[int, Tensor]:
+        """The move along the negative gradient of whitened inputs, of which each has its gain."""
+        hidden, output = layers
+        columns = _columns(hidden, step)
+        change = torch.eye(columns.shape[1], dtype=columns.dtype, device=columns.device)
+        if self.whitened:
+            values, vectors = torch.linalg.eigh(columns.T @ columns / len(columns))
+            change = torch.where(_large(values), values.clamp(min=0).rsqrt(), 0.0) * vectors
+        inputs = columns @ change
+        gradient = hidden.output_gradients.to(columns.dtype).T @ inputs
+        with torch.enable_grad():
+            weight, bias = hidden.module.weight, hidden.module.bias
+            sums = nn.functional.linear(hidden.inputs, weight, bias).detach().requires_grad_()
+            (bend,) = torch.autograd.grad(self.activation(sums).sum(), sums)
+        outward = output.module.weight.detach().to(columns.dtype)
+        # Derivatives of output i by the gain of input m: x_m sum_k w_ik f'_k d_km.
+        sides = (bend.to(columns.dtype)[:, None, :] * outward) @ gradient
+        by_gains = (inputs[:, None, :] * sides).flatten(0, 1)
+        square, slope = by_gains.T @ by_gains, by_gains.T @ error.reshape(-1, 1)
+        gains = _solution(square, slope)[:, 0] if self.gains else safe_ratio(slope.sum(), square.sum())
+        return _split(hidden, step, (-gains * gradient) @ change.T)
+
+
+def _large(values: Tensor) -> Tensor:
+    """Which eigenvalues are more than rounding."""
+    return values > len(values) * torch.finfo(values.dtype).eps * values.abs().amax()
+
+
+def _solution(matrix: Tensor, right: Tensor) -> Tensor:
+    """Of least size, of a positive semidefinite system that may be singular: units that say the same as others."""
+    values, vectors = torch.linalg.eigh(matrix)
+    inverse = torch.where(_large(values), 1 / values, 0.0)
+    return vectors @ (inverse[:, None] * (vectors.T @ right))
+
+
+def _columns(layer: Layer, step: Step) -> Tensor:
+    """The inputs of the layer's parameters that are stepped: its own for the weights, ones for the bias."""
+    inputs, live = layer.inputs.to(wide(layer.inputs.dtype)), {id(parameter) for parameter in step.parameters}
+    found = [inputs] if id(layer.module.weight) in live else []
+    if id(layer.module.bias) in live:
+        found.append(inputs.new_ones(len(inputs), 1))
+    return torch.cat(found, 1)
+
+
+def _split(layer: Layer, step: Step, move: Tensor) -> dict[int, Tensor]:
+    """A move of the layer's columns, by parameter."""
+    live, found = {id(parameter) for parameter in step.parameters}, {}
+    if id(layer.module.weight) in live:
+        found[id(layer.module.weight)] = move[:, : layer.module.in_features]
+    if id(layer.module.bias) in live:
+        found[id(layer.module.bias)] = move[:, -1]
+    return found
+
+
+def _add(moves: dict[int, Tensor], more: dict[int, Tensor]) -> None:
+    for key, move in more.items():
+        moves[key] = moves[key] + move if key in moves else move
+
+
+def _last(step: Step, rows: int) -> list[Layer]:
+    """The layers in the last pass: those before have left their rows too."""
+    found = step.layers()
+    return [type(one)(one.module, one.inputs[-rows:], one.output_gradients[-rows:]) for one in found]
+
+
+class OptimalInputGain(Optimizer):
+    r"""Regression with one hidden layer, $y = V f(W x)$, on all data at once: each step moves W, then solves for V.
+
+    V has its least squares, $V \sum o o^T = \sum t o^T$ with $o = f(W x)$ and targets t ("output weight optimization"). W moves
+    along its negative gradient G by whitened inputs, $W \leftarrow W + G A^T \mathrm{diag}(r) A$ with $A^T A$ the inverse of the
+    inputs' mean $x x^T$ ("hidden weight optimization", or with A the identity plain backpropagation). Scaling inputs by gains, in a
+    network that computes the same, scales the move: the gains r minimize the errors to first order in the move, by the
+    Gauss-Newton equations, as many as inputs,
+
+        $$\sum J^T J\, r = \sum J^T e, \qquad J_{im} = (A x)_m \sum_k V_{ik} f'_k (G A^T)_{km}.$$
+
+    Biases count as weights of an input 1. The loss is to be a multiple of the sum of squared errors, which is checked in the first
+    step. No rate needs tuning, and no step raises the loss.
+
+    Departures: (1) no weights lead from inputs to outputs directly; (2) the gains are those of whitened inputs, in which hidden
+    weight optimization descends: those of the inputs themselves bring less (errors of 0.023, not 0.014, on Friedman's first
+    function); (3) singular equations are solved by eigenvalues, not by Gram and Schmidt; (4) a move after which the errors are
+    larger is halved, `halvings` times at most, then left out.
+
+    Source: Rane, Tyagi, Malalur, Shinge, Manry 2023, "Optimal Input Gain: All You Need to Supercharge a Feed-Forward Neural
+    Network", arXiv:2303.17732.
+
+    Args:
+        params: of the module, in one group.
+        lr: times both moves; 1 is the paper's.
+        direction: "hidden_weight" or "backpropagation", see above.
+        gains: one for each input; or, if False, one optimal rate for all.
+        halvings: see above.
+        options: see `Options`; `module` is an `nn.Sequential` of a linear layer, an elementwise activation without parameters,
+            and a linear layer.
+
+    Raises:
+        BadInput: for values out of range, by name; for other modules; where `step` gets no closure, or one of another loss.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 50)[:, None]
+        >>> model = nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 1))
+        >>> optimizer = OptimalInputGain(model.parameters(), module=model)
+        >>> losses = [float(optimizer.step(lambda: (model(x) - x**3).square().mean()).detach()) for _ in range(20)]
+        >>> losses[-1] < 1e-3
+        True
+    """
+
+    joint: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float = 1.0,
+        direction: str = "hidden_weight",
+        gains: bool = True,
+        halvings: int = 8,
+        **options: Unpack[Options],
+    ) -> None:
+        module = options.get("module")
+        parts = list(module) if isinstance(module, nn.Sequential) else []
+        if [isinstance(part, nn.Linear) for part in parts] != [True, False, True] or list(parts[1].parameters()):
+            requirement = "an nn.Sequential of a linear layer, an activation without parameters and a linear layer"
+            advice = "Write OptimalInputGain(model.parameters(), module=model)."
+            raise BadInput("module", requirement, describe(module), advice)
+        self._activation = parts[1]
+        super().__init__(params, {"lr": lr, "direction": direction, "gains": gains, "halvings": halvings}, **options)
+
+    def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
+        """Both stages."""
+        whitened = group["direction"] == "hidden_weight"
+        return (_TwoStages(self._activation, whitened, group["gains"], group["halvings"]),)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_activation": self._activation}
