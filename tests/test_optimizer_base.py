@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nearly.core.errors import BadInput
-from nearly.optim import AdamW, Muon, held_bytes
+from nearly.optim import KFAC, AdamW, Muon, held_bytes
 from nearly.optim._chunks import PIECE
 from nearly.optim._matrices import each_matrix
 from nearly.optim.optimizer import Optimizer
@@ -263,3 +263,15 @@ def test_trust_ratios_are_as_defined():
     torch.testing.assert_close(moved[0], rows[0] * before[0].norm() / rows[0].norm())
     torch.testing.assert_close(moved[1], rows[1])
     torch.testing.assert_close(moved[2], 10 * rows[2])
+
+
+def test_a_refused_step_leaves_no_records_of_layers():
+    module = nn.Linear(3, 2)
+    optimizer = KFAC(module.named_parameters(), module=module)
+    module(torch.full((4, 3), torch.nan)).sum().backward()
+    with pytest.raises(BadInput):
+        optimizer.step()
+    optimizer.zero_grad()
+    module(torch.ones(5, 3)).square().sum().backward()
+    optimizer.step()  # two passes' rows together would hold NaN
+    assert bool(torch.isfinite(module.weight).all())

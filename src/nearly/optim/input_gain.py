@@ -37,7 +37,7 @@ CARD = {
     "settings": {},
     "skips": {},
 }
-SQUARES = 0.1  # of the loss: how far from a sum of squares it may be, which is that of half precision
+SLACK = 10.0  # roots of the rounding unit, of the loss, by which it may differ from a sum of squares
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _TwoStages(Transform):
             _add(moves, found)
             now = self._moved(step, saved, moves, rate)
             squares = safe_ratio(error.square().sum(), unit) / 2
-            if bool((now - squares).abs() > SQUARES * loss.abs()):
+            if bool((now - squares).abs() > SLACK * torch.finfo(loss.dtype).eps ** 0.5 * loss.abs()):
                 requirement = "one whose loss is a multiple of the sum of squared errors"
                 raise BadInput("closure", requirement, f"one that goes to {float(now):.3g}, not {float(squares):.3g}")
             layers = _last(step, rows)

@@ -144,8 +144,7 @@ class InverseFreeNaturalGradient(LinearOptimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        given = {"lr": lr, "momentum": momentum, "factor_lr": factor_lr, "factor_momentum": factor_momentum}
-        super().__init__(params, {**given, "damping": damping, "every": every, "weight_decay": weight_decay}, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Directions, averaged."""

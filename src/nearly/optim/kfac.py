@@ -154,8 +154,7 @@ class KFAC(LinearOptimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        given = {"lr": lr, "betas": betas, "ridge": ridge, "damping": damping, "every": every, "clip": clip}
-        super().__init__(params, {**given, "weight_decay": weight_decay}, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Natural gradients, clipped, averaged.

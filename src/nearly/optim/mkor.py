@@ -132,8 +132,7 @@ class MKOR(LinearOptimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        given = {"lr": lr, "betas": betas, "rule": rule, "every": every, "limit": limit, "shrink": shrink}
-        super().__init__(params, {**given, "weight_decay": weight_decay}, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Directions, resized, then averaged or given to Adam."""

@@ -167,13 +167,16 @@ class Optimizer(torch.optim.Optimizer, ABC):
             BadInput: for what the member asks for and does not get; for a NaN or infinite gradient (by its name) or loss.
         """
         ask = Ask(type(self).__name__, self._needs(), self._tensors(), closure, self._layers)
-        ask.gradients(self._wants())
-        steps = self._steps(ask)
-        if self._finite(steps, ask):
-            for step in steps:
-                self._take(step)
-                step.finish()
-        return ask.finish()
+        try:
+            ask.gradients(self._wants())
+            steps = self._steps(ask)
+            if self._finite(steps, ask):
+                for step in steps:
+                    self._take(step)
+                    step.finish()
+        finally:
+            ask.finish()
+        return ask.loss
 
     def _take(self, step: Step) -> None:
         recipe = self._recipe(step.group)

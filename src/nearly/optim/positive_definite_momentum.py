@@ -100,7 +100,7 @@ class PositiveDefiniteMomentum(Optimizer):
     def __init__(
         self, params: Iterable[Any], *, lr: float = 0.1, momentum: float = 0.9, **options: Unpack[Options]
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum}, **options)
+        super().__init__(params, locals(), **options)
 
     def takes(self, parameter: Tensor) -> bool:
         """Square matrices, and batches of them."""

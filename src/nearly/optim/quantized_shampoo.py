@@ -184,8 +184,7 @@ class QuantizedShampoo(Optimizer):
         weight_decay: float = 1e-2,
         **options: Unpack[Options],
     ) -> None:
-        given = {"lr": lr, "betas": betas, "decay": decay, "graft": graft, "every": every, "block": block}
-        super().__init__(params, {**given, "ridge": ridge, "eps": eps, "weight_decay": weight_decay}, **options)
+        super().__init__(params, locals(), **options)
 
     def takes(self, parameter: Tensor) -> bool:
         """Matrices and convolutions."""

@@ -96,8 +96,7 @@ class Shampoo(Optimizer):
         weight_decay: float = 1e-2,
         **options: Unpack[Options],
     ) -> None:
-        given = {"lr": lr, "betas": betas, "graft": graft, "every": every, "block": block, "ridge": ridge}
-        super().__init__(params, {**given, "damping": damping, "eps": eps, "weight_decay": weight_decay}, **options)
+        super().__init__(params, locals(), **options)
 
     def takes(self, parameter: Tensor) -> bool:
         """Matrices and convolutions."""

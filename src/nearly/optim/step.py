@@ -180,12 +180,11 @@ class Ask:
         looks = self.needs & {"loss", "closure", "values"}
         return not looks or bool(torch.isfinite(torch.as_tensor(self.loss)).all())
 
-    def finish(self) -> Any:
-        """Let go of the graph; the loss."""
+    def finish(self) -> None:
+        """Let go of the graph, and of what layers recorded."""
         self._slopes = None
         if self.records is not None:
             self.records.clear()
-        return self.loss
 
     def _sharded(self) -> bool:
         return any(hasattr(parameter, "full_tensor") for parameter in self.parameters)
