@@ -9,6 +9,7 @@ from torch import nn
 
 from nearly.core.errors import BadInput
 from nearly.optim import OptimalInputGain
+from nearly.optim.input_gain import _solution
 
 DRAW = torch.Generator().manual_seed(0)
 ROWS = torch.randn(30, 3, dtype=torch.float64, generator=DRAW) @ torch.randn(3, 3, dtype=torch.float64, generator=DRAW)
@@ -94,12 +95,11 @@ def test_moves_that_raise_the_errors_are_halved():
     assert losses[-1] < free[-1]
 
 
-def test_hidden_units_that_say_the_same_share_their_weights():
-    model = network()
-    with torch.no_grad():
-        model[0].weight[1], model[0].bias[1] = model[0].weight[0], model[0].bias[0]
-    trained(3, model)
-    torch.testing.assert_close(model[2].weight[:, 0], model[2].weight[:, 1], rtol=1e-6, atol=1e-8)
+def test_singular_equations_have_the_least_solution():
+    half = torch.randn(6, 3, dtype=torch.float64, generator=DRAW)
+    right = half @ torch.randn(3, 2, dtype=torch.float64, generator=DRAW)
+    found = _solution(half @ half.T, right)
+    torch.testing.assert_close(found, torch.linalg.pinv(half @ half.T) @ right, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize(

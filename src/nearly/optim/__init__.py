@@ -35,6 +35,7 @@ from nearly.optim.shampoo import Shampoo
 from nearly.optim.stepsized_newton import StepsizedNewton
 from nearly.optim.stochastic_model_building import StochasticModelBuilding
 from nearly.optim.target_surrogate import TargetSurrogate
+from nearly.optim.teleport import teleport
 from nearly.optim.training import Training
 from nearly.optim.triple_momentum import TripleMomentum
 from nearly.optim.trust_region import TrustRegion
@@ -87,4 +88,5 @@ __all__ = [
     "log_stablemax",
     "peak_bytes",
     "stablemax_cross_entropy",
+    "teleport",
 ]

@@ -28,9 +28,9 @@ def coordinate_gradient(
     r"""$(L(p + \mu e_i) - L(p)) / \mu$ for all coordinates i of a sequence of layers, or for those of masks; zero elsewhere.
 
     It replaces a forward pass of the module for each coordinate. A change of one weight of a linear layer moves one of its
-    outputs by $\mu$ times an input: the layers before it are not evaluated again (features are reused), the next linear layer's outputs
-    change by a product of vectors, and many coordinates go through the layers after that in one batch. Where the last hidden layer
-    is wide, this takes a twentieth of the time of the forward passes; for small perceptrons the time is that of the loss.
+    outputs by $\mu$ times an input: the layers before it are not evaluated again (features are reused), outputs of the next linear
+    layer change by a product of two vectors, and many coordinates go through what follows in one batch. Behind wide layers this
+    takes a twentieth of the time of the forward passes; in small perceptrons the time is that of the loss.
 
     Source: Chen et al. 2024, "DeepZero", arXiv:2310.02025, equation 2 (coordinate-wise estimation) and section 4 (feature reuse,
     parallel forward passes).
@@ -181,7 +181,7 @@ def _parameters(module: nn.Module) -> list[Tensor]:
     found: list[Tensor] = [
         parameter for layer in layers if type(layer) is nn.Linear for parameter in layer.parameters()
     ]
-    if not found or len({*map(id, found)}) < len(found) or len(found) != len(list(module.parameters())):
+    if not found or len(found) != len(list(module.parameters())):
         raise BadInput(
             "module", "an nn.Sequential whose parameters are those of nn.Linear, each its own", describe(module)
         )

@@ -28,13 +28,13 @@ CARD = {
     "state": {"matrix": {}, "vector": {}},
     "parameters": {
         "lr": ["at least", 0, None],
-        "share": ["real", 0, 1],
+        "share": ["at least", 0, 1],
         "spread": ["real", 0, None],
         "count": ["integer", 1, None],
         "rule": ["choice", "descent", "adam"],
         "weight_decay": ["at least", 0, None],
     },
-    "settings": {"lr": 0.9},
+    "settings": {"lr": 0.95},
     "skips": {"dtypes": "differences over a short way are lost in half precision's rounding"},
 }
 
@@ -56,31 +56,40 @@ class Guided(Transform):
         draw = step.generator()
         found = torch.zeros_like(guide)
         for _ in range(self.count):
-            noise = torch.randn(len(guide), dtype=torch.float64, generator=draw).to(guide)
-            sign = 2.0 * float(torch.randint(2, (), generator=draw)) - 1.0
-            direction = self.share**0.5 * sign * guide + (1 - self.share) ** 0.5 * noise
+            noise = torch.rand(len(guide), dtype=guide.dtype, generator=draw).to(guide.device)
+            sign = 2 * int(torch.randint(2, (), generator=draw)) - 1
+            # Uniform on (-3^(1/2), 3^(1/2)), of variance one.
+            direction = (12 * (1 - self.share)) ** 0.5 * (noise - 0.5) + sign * self.share**0.5 * guide
             pieces = parts(direction, updates)
-            difference = probe(step, pieces, self.spread) - probe(step, pieces, -self.spread)
-            found += (difference / (2 * self.spread * self.count)).to(found) * direction
+            slope = (probe(step, pieces, self.spread) - probe(step, pieces, -self.spread)) / (2 * self.spread)
+            found.addcmul_(direction, slope.to(found), value=1 / self.count)
         return parts(found, updates)
 
 
 class Fogzo(Optimizer):
     r"""$g = \frac1n \sum_k \frac{L(p + \epsilon u_k) - L(p - \epsilon u_k)}{2 \epsilon} u_k$ for directions near a gradient.
 
-    In $u = \sqrt\beta\, s\, \hat g + \sqrt{1 - \beta}\, z$, $\hat g$ is the straight-through gradient, of length one, s a random sign, z normal. The differences see the quantized loss
-    itself, smoothed over a way of $\epsilon$; the guide makes them worth taking: with $\beta = 0$ this is n-SPSA, whose
-    error is $\sqrt{d / n}$ times the gradient, with $\beta$ near one the straight-through direction with a measured slope, which
-    is turned around where the estimate is wrong. The paper lowers $\beta$ in training: set the group's `share`.
+    In $u = \sqrt\beta\, s\, \hat g + \sqrt{1 - \beta}\, z$, $\hat g$ is the straight-through gradient, of length one, s a random
+    sign, z uniform with variance one. The differences see the quantized loss itself, smoothed by the steps $\epsilon u$; the guide
+    makes them worth taking. With $\beta = 0$ this is n-SPSA, whose error is $\sqrt{d / n}$ times the gradient; with $\beta$ near
+    one it is the straight-through direction with a measured slope, turned around where that is wrong. The paper lowers $\beta$
+    linearly from one, to 0.999 or nearer to one, while the rate falls: set the group's `share`.
 
-    Source: Yang, Aamodt 2025, "Improving the Straight-Through Estimator with Zeroth-Order Information", arXiv:2510.23926,
-    algorithm 1.
+    Rounding to multiples of $\alpha$ under noise uniform on $(-\alpha/2, \alpha/2)$ is the identity in the mean, which is what the
+    straight-through gradient differentiates: hence $\epsilon = \alpha / \sqrt{12}$ and the noise's distribution.
+
+    Source: Yang, Aamodt 2025, "Improving the Straight-Through Estimator with Zeroth-Order Information", arXiv:2510.23926.
+
+    Departures:
+        1. The noise fits the identity as straight-through function alone; the paper has others, for tanh and its like.
+        2. One $\epsilon$ and one length of the gradient for all parameters: let those be quantized with one step, or give other
+           parameters to an optimizer of their own.
 
     Args:
         params: tensors, named tensors or one parameter group, of a module whose forward pass quantizes them.
         lr: rate.
-        share: $\beta$.
-        spread: $\epsilon$, about half a quantization step along the guide's larger entries.
+        share: $\beta$, in [0, 1).
+        spread: $\epsilon$, 0.29 quantization steps.
         count: n.
         rule: "descent", or "adam" for Adam's steps along the estimate.
         weight_decay: decoupled.

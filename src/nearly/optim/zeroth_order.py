@@ -95,10 +95,10 @@ def probe(step: Step, direction: list[Tensor], size: float) -> Tensor:
 class ZerothOrder(Optimizer):
     r"""$g_i = (L(p + \mu e_i) - L(p)) / \mu$ for as many coordinates i as are asked, drawn anew at each step, and momentum.
 
-    With `rule="directions"` instead $g = \frac1n \sum_k \frac{L(p + \mu u_k) - L(p)}{\mu} u_k$ for normal directions. At equal
-    numbers of values coordinates are the more accurate: the error of n directions in d dimensions is $\sqrt{d / n}$ times the
-    gradient, while coordinates give, up to the error of the difference, exactly the part of the gradient that they ask for. For
-    perceptrons, `coordinate_gradient` finds the same differences many times as fast.
+    With `rule="directions"` instead $g = \frac1n \sum_k \frac{L(p + \mu u_k) - L(p)}{\mu} u_k$ for normal directions: its error in
+    d dimensions is $\sqrt{d / n}$ times the gradient, but falls on all coordinates alike, and a descent whose rate is small
+    averages it out. Coordinates give the part of the gradient that they ask for up to the error of the difference; asked for all,
+    they take the gradient's place at any rate. For perceptrons, `coordinate_gradient` finds the same in a part of the time.
 
     Source: Chen et al. 2024, "DeepZero: Scaling up Zeroth-Order Optimization for Deep Model Training", arXiv:2310.02025, equations
     1 and 2.
