@@ -204,6 +204,7 @@ PERCEPTRONS = {
         nn.Linear(4, 5), nn.Softmax(dim=-1), nn.Tanh(), nn.LayerNorm(5, elementwise_affine=False), nn.Linear(5, 3)
     ),
     "an activation at the end": lambda: started(nn.Tanh(), nn.Linear(4, 5), nn.ReLU(), nn.Sigmoid()),
+    "in place": lambda: started(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 3), nn.ELU(inplace=True)),
     "one layer": lambda: started(nn.Linear(4, 3)),
 }
 

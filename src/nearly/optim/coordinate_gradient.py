@@ -88,7 +88,7 @@ class _Later:
         alone = list(itertools.takewhile(lambda layer: type(layer) in ELEMENTWISE, layers))
         after = layers[len(alone) :]
         self.before, self.alone = outputs, nn.Sequential(*alone)
-        self.inputs = self.outputs = self.alone(outputs)
+        self.inputs = self.outputs = self.alone(outputs.clone())  # some activations work in place
         self.weight: Tensor | None = None
         if after and type(after[0]) is nn.Linear:
             self.weight, self.outputs = after[0].weight, after[0](self.inputs)

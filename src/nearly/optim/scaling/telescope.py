@@ -1,0 +1,122 @@
+"""A sweep of hyperparameters whose grid shrinks as the network widens."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nearly.core.errors import BadInput
+from nearly.core.validate import describe, require_float, require_int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The trainings at one width.
+
+    Attributes:
+        width: of all of them.
+        settings: hyperparameters by name, one dictionary for each training.
+        losses: in the same order; infinite where a training gave no number.
+    """
+
+    width: int
+    settings: list[dict[str, float]]
+    losses: list[float]
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The settings of the least loss."""
+        return self.settings[self.losses.index(min(self.losses))]
+
+
+@dataclass(frozen=True)
+class Telescope:
+    """What was trained, from the narrowest width to the widest.
+
+    Attributes:
+        sweeps: by width; the last is the one training at full width.
+    """
+
+    sweeps: list[Sweep]
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The settings of the training at full width."""
+        return self.sweeps[-1].best
+
+    @property
+    def loss(self) -> float:
+        """Of the training at full width."""
+        return min(self.sweeps[-1].losses)
+
+
+def telescope(
+    train: Callable[[int, dict[str, float]], float],
+    widths: Sequence[int],
+    ranges: Mapping[str, tuple[float, float]],
+    *,
+    points: int = 8,
+) -> Telescope:
+    r"""Find hyperparameters at small widths, on ever finer and smaller grids, and train once with the best at the last width.
+
+    It replaces the sweep at full width. Under a maximal-update parametrization the best settings of a width n differ from their
+    limit by order 1/n: a grid whose spacing is halved at each doubling follows them. With k hyperparameters, a full grid of
+    $m^k$ points at the first width $n_0$ and $m_n^k$ at n,
+
+        spacing    $h\, n_0 / n$ in the logarithm, about the best settings of the width before
+        $m_n$      $m (n_0 / n)^{2/k}$, rounded up to an odd number, so that those settings are tried again
+
+    all widths take the same compute where that grows as the square of the width. Widths with one point are not trained, as there
+    is nothing to compare. The best settings must be well inside the ranges, and one basin.
+
+    Source: Shah et al. 2025, "Practical Efficiency of Muon for Pretraining", arXiv:2505.02222, algorithm 1 and equations 4 and 5.
+
+    Departures:
+        1. Numbers of points are rounded to odd ones, as those of the paper's figure 6 (8, 5, 3, 1), where its algorithm has 8, 4, 2, 1.
+        2. Widths need not double.
+
+    Args:
+        train: of a width and hyperparameters by name, to a final loss; with `maximal_update`, so that settings transfer. NaN and
+            infinite losses are those of trainings that diverged.
+        widths: ascending, two or more; all but the last are swept.
+        ranges: least and greatest value of each hyperparameter at the first width, above zero.
+        points: m, of each hyperparameter at the first width.
+
+    Returns:
+        All trainings, and the best settings.
+
+    Raises:
+        BadInput: for arguments out of range, and a width at which every training diverged.
+
+    Example:
+        >>> def train(width, settings):  # the best rate is 0.1 (1 - 4 / width)
+        ...     return math.log(settings["lr"] / (0.1 - 0.4 / width)) ** 2
+        >>> found = telescope(train, [16, 32, 64, 128], {"lr": (0.01, 1.0)})
+        >>> [len(sweep.losses) for sweep in found.sweeps]
+        [8, 3, 1]
+        >>> round(found.best["lr"], 3)
+        0.1
+    """
+    widths = [require_int("widths", width, least=1) for width in widths]
+    if len(widths) < 2 or sorted(set(widths)) != widths:
+        raise BadInput("widths", "two or more, ascending", widths)
+    require_int("points", points, least=2)
+    if not ranges:
+        raise BadInput("ranges", "least and greatest values of at least one hyperparameter", describe(ranges))
+    middles, spacings = {}, {}
+    for name, (least, greatest) in ranges.items():
+        require_float(f"ranges[{name!r}]", least, above=0)
+        require_float(f"ranges[{name!r}]", greatest, above=least)
+        middles[name] = math.sqrt(least * greatest)
+        spacings[name] = math.log(greatest / least) / (points - 1)
+    sweeps: list[Sweep] = []
+    for width in widths:
+        ratio = width / widths[0]
+        count = points
+        if sweeps:
+            # Rounded first: 4 ** (-1 / k) is no exact number, and one more point than asked is many more trainings.
+            count = math.ceil(round(points * ratio ** (-2 / len(ranges)), 9)) // 2 * 2 + 1
+        ...
+    return Telescope(sweeps)
