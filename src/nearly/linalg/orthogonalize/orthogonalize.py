@@ -61,8 +61,8 @@ def orthogonalize(
         schedule: see above.
         steps: of `muon` and `newton_schulz`.
         least: for `minimax`, as a fraction of the bound; singular values s below it end near `s / least`.
-        half: whether to multiply in bfloat16 where the device does that fast (by `minimax`, from 128 columns on). Matrices in half precision are otherwise
-            multiplied in single precision.
+        half: whether to multiply in bfloat16 where the device does that fast (by `minimax`, from 128 columns on). Matrices in half
+            precision are otherwise multiplied in single precision.
 
     Returns:
         The factors, in the dtype of the matrices.

@@ -5,6 +5,7 @@ from nearly.optim.scaling.batch_size import amplified_gradient, rescaled_adam, r
 from nearly.optim.scaling.coordinate_check import CoordinateCheck, coordinate_check
 from nearly.optim.scaling.depth import Residual
 from nearly.optim.scaling.maximal_update import RULES, MaximalUpdate, attention_scale, maximal_update
+from nearly.optim.scaling.telescope import Sweep, Telescope, telescope
 from nearly.optim.scaling.trajectory import equivalent_pairs, trajectory_gap
 from nearly.optim.scaling.unit_layers import UnitEmbedding, UnitLinear, UnitReadout, UnitResidual, unit_groups
 
@@ -13,6 +14,8 @@ __all__ = [
     "CoordinateCheck",
     "MaximalUpdate",
     "Residual",
+    "Sweep",
+    "Telescope",
     "UnitEmbedding",
     "UnitLinear",
     "UnitReadout",
@@ -24,6 +27,7 @@ __all__ = [
     "maximal_update",
     "rescaled_adam",
     "rescaled_rmsprop",
+    "telescope",
     "trajectory_gap",
     "unit",
     "unit_groups",

@@ -74,7 +74,7 @@ def telescope(
     Source: Shah et al. 2025, "Practical Efficiency of Muon for Pretraining", arXiv:2505.02222, algorithm 1 and equations 4 and 5.
 
     Departures:
-        1. Numbers of points are rounded to odd ones, as those of the paper's figure 6 (8, 5, 3, 1), where its algorithm has 8, 4, 2, 1.
+        1. Numbers of points are odd, as in the paper's figure 6 (8, 5, 3, 1), where its algorithm has 8, 4, 2, 1.
         2. Widths need not double.
 
     Args:
@@ -91,32 +91,47 @@ def telescope(
         BadInput: for arguments out of range, and a width at which every training diverged.
 
     Example:
-        >>> def train(width, settings):  # the best rate is 0.1 (1 - 4 / width)
-        ...     return math.log(settings["lr"] / (0.1 - 0.4 / width)) ** 2
+        >>> def train(width, settings):  # as if the best rate were 0.1 (1 - 2 / width)
+        ...     return math.log(settings["lr"] / (0.1 - 0.2 / width)) ** 2
         >>> found = telescope(train, [16, 32, 64, 128], {"lr": (0.01, 1.0)})
-        >>> [len(sweep.losses) for sweep in found.sweeps]
-        [8, 3, 1]
-        >>> round(found.best["lr"], 3)
+        >>> [(sweep.width, len(sweep.losses)) for sweep in found.sweeps]
+        [(16, 8), (32, 3), (128, 1)]
+        >>> round(found.best["lr"], 2)
         0.1
     """
-    widths = [require_int("widths", width, least=1) for width in widths]
-    if len(widths) < 2 or sorted(set(widths)) != widths:
+    for width in widths:
+        require_int("widths", width, least=1)
+    if len(widths) < 2 or sorted(set(widths)) != list(widths):
         raise BadInput("widths", "two or more, ascending", widths)
     require_int("points", points, least=2)
     if not ranges:
         raise BadInput("ranges", "least and greatest values of at least one hyperparameter", describe(ranges))
-    middles, spacings = {}, {}
     for name, (least, greatest) in ranges.items():
         require_float(f"ranges[{name!r}]", least, above=0)
         require_float(f"ranges[{name!r}]", greatest, above=least)
-        middles[name] = math.sqrt(least * greatest)
-        spacings[name] = math.log(greatest / least) / (points - 1)
+    center = {name: math.sqrt(least * greatest) for name, (least, greatest) in ranges.items()}
     sweeps: list[Sweep] = []
     for width in widths:
-        ratio = width / widths[0]
-        count = points
-        if sweeps:
-            # Rounded first: 4 ** (-1 / k) is no exact number, and one more point than asked is many more trainings.
-            count = math.ceil(round(points * ratio ** (-2 / len(ranges)), 9)) // 2 * 2 + 1
-        ...
+        narrowing = widths[0] / width
+        count = points if not sweeps else _odd(points * narrowing ** (2 / len(ranges)))
+        if width == widths[-1]:
+            count = 1
+        elif count == 1:
+            continue
+        axes = []
+        for name, (least, greatest) in ranges.items():
+            spacing = math.log(greatest / least) / (points - 1) * narrowing
+            axes.append([center[name] * math.exp(spacing * (i - (count - 1) / 2)) for i in range(count)])
+        settings = [dict(zip(ranges, values, strict=True)) for values in itertools.product(*axes)]
+        losses = [float(train(width, dict(one))) for one in settings]
+        losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
+        if min(losses) == math.inf:
+            raise BadInput("train", f"finite for some settings at width {width}", "none of them", "Lower the ranges.")
+        sweeps.append(Sweep(width, settings, losses))
+        center = sweeps[-1].best
     return Telescope(sweeps)
+
+
+def _odd(number: float) -> int:
+    # Powers of 4^(-1 / k) are no exact numbers: without rounding off, 3.0000000000000004 would become 5.
+    return math.ceil(round(number, 9)) // 2 * 2 + 1
