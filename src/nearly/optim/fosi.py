@@ -43,7 +43,6 @@ CARD = {
         "most_scale": ["real", 0, None],
     },
     "settings": {"base_lr": 0.1, "every": 20},
-    "sharded": False,
     "skips": {},
 }
 

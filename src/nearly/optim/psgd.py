@@ -35,7 +35,6 @@ CARD = {
         "clip": ["optional real", 0, None],
     },
     "settings": {"lr": 0.5},
-    "sharded": False,
     "skips": {},
 }
 BALANCE = 100  # fits between two, as often as in the author's code

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nearly.testing.optimizer_problems import OptimizerProblem
-from nearly.testing.optimizer_problems.training import _started
+from nearly.testing.optimizer_problems.training import started
 
 
 def problems() -> list[OptimizerProblem]:
@@ -27,12 +27,12 @@ def problems() -> list[OptimizerProblem]:
     return [
         OptimizerProblem(
             "several outputs",
-            _started(lambda: nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 2))),
+            started(lambda: nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 2))),
             several_outputs,
         ),
         OptimizerProblem(
             "one output",
-            _started(lambda: nn.Sequential(nn.Linear(4, 6, bias=False), nn.Sigmoid(), nn.Linear(6, 1, bias=False))),
+            started(lambda: nn.Sequential(nn.Linear(4, 6, bias=False), nn.Sigmoid(), nn.Linear(6, 1, bias=False))),
             one_output,
         ),
     ]

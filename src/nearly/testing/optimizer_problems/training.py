@@ -48,11 +48,11 @@ def problems() -> list[OptimizerProblem]:
         return loss
 
     return [
-        OptimizerProblem("regression", _started(lambda: nn.Linear(6, 4)), regression),
+        OptimizerProblem("regression", started(lambda: nn.Linear(6, 4)), regression),
         OptimizerProblem(
-            "classifier", _started(lambda: nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3))), classifier
+            "classifier", started(lambda: nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3))), classifier
         ),
-        OptimizerProblem("odd shapes", _started(OddShapes), odd),
+        OptimizerProblem("odd shapes", started(OddShapes), odd),
     ]
 
 
@@ -60,7 +60,7 @@ def _dtype(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype
 
 
-def _started(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+def started(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     """The module with parameters drawn from a seed of its own."""
 
     def start() -> nn.Module:
