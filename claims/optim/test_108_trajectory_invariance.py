@@ -2,8 +2,9 @@
 
 A one-layer transformer of width 64 on text of a seeded Markov chain with 64 states, 500 steps of 16 windows of 16, three initial
 seeds averaged; losses smoothed over 50 steps, compared over the last half. The product is 0.019, so that weights forget their
-start after about 50 steps; the five rates of `equivalent_pairs` span a factor of 4 (over a factor of 16 gaps
-are 2 to 6 percent at the best settings, up to 17 at stronger decay: the least rate is still in its first stage, where curves follow the rate, and the readout's scale follows rate over decay).
+start after about 50 steps; the five rates of `equivalent_pairs` span a factor of 4. (Over a factor of 16 gaps are 2 to 6 percent at
+the best settings, up to 17 at stronger decay: the least rate is still in its first stage, where curves follow the rate, and the
+readout's scale follows rate over decay.)
 Bars: the five curves are within 2% of each other; a product 16 times as large or as small, by the decay alone, is 5% away or more.
 
 Broken variant, run inside: the same five rates at one decay, products over a factor of 4, miss the first bar.

@@ -139,9 +139,11 @@ def maximal_update(
         2. Powers of depth for Muon, Shampoo and K-FAC are not in these papers; they follow by their argument: L branches scaled by
            1/sqrt(L), whose updates are aligned, move the stream by L * (update / sqrt(L)).
         3. Shampoo's damping follows the paper's argument for K-FAC's: the size of its factors' own eigenvalues.
-        4. "muon" means a step of unit spectral norm, "muon_rms" one of Adam's size, sqrt(max(rows, columns)) times as large
-           (`adjust_lr_fn="match_rms_adamw"` of torch.optim.Muon). A factor sqrt(max(1, rows / columns)) makes no difference to
-           the rates of hidden matrices of fixed aspect, for which Muon is meant.
+        4. "muon" is for steps of unit spectral norm, `nearly.optim.Muon(groups, adjust_lr_fn="none")`; "muon_rms" is for steps of
+           Adam's size, sqrt(max(rows, columns)) times as large: `adjust_lr_fn="match_rms_adamw"`, as in torch.optim.Muon. The
+           default of both, "original", has a factor sqrt(max(1, rows / columns)), which is the same at all widths for hidden matrices
+           of fixed aspect, for which Muon is meant: there it goes with "muon", at inputs and outputs with neither. "spectral" has
+           the factor of width in itself and needs no other.
 
     Args:
         model: changed in place: weights of linear, convolutional, recurrent, attention and embedding layers are drawn anew, their

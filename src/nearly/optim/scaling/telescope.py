@@ -69,7 +69,8 @@ def telescope(
         $m_n$      $m (n_0 / n)^{2/k}$, rounded up to an odd number, so that those settings are tried again
 
     all widths take the same compute where that grows as the square of the width. Widths with one point are not trained, as there
-    is nothing to compare. The best settings must be well inside the ranges, and one basin.
+    is nothing to compare. The loss must have one basin, with the best settings well inside the ranges. The extent of the grid
+    falls faster than the drift: a sweep whose best settings are at its edge says that `points` should be more.
 
     Source: Shah et al. 2025, "Practical Efficiency of Muon for Pretraining", arXiv:2505.02222, algorithm 1 and equations 4 and 5.
 
