@@ -9,7 +9,7 @@ from torch import nn
 
 from nearly.core.errors import BadInput
 from nearly.optim import OptimalInputGain
-from nearly.optim.input_gain import _solution
+from nearly.optim.newton.input_gain import _solution
 
 DRAW = torch.Generator().manual_seed(0)
 ROWS = torch.randn(30, 3, dtype=torch.float64, generator=DRAW) @ torch.randn(3, 3, dtype=torch.float64, generator=DRAW)

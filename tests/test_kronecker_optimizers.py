@@ -9,8 +9,8 @@ from nearly.linalg.manifolds import PositiveDefinite
 from nearly.optim import KFAC, MKOR, AdamW, InverseFreeNaturalGradient, PositiveDefiniteMomentum
 from nearly.optim import inverse_free_natural_gradient as inverse_free
 from nearly.optim import positive_definite_momentum as local
-from nearly.optim._linear import average
-from nearly.optim.mkor import _RankOne
+from nearly.optim.matrices._linear import average
+from nearly.optim.matrices.mkor import _RankOne
 
 EYES = torch.eye(5, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from nearly.core.errors import BadInput
 from nearly.optim import GradientRegularizedNewton, LazyNewton, PolynomialPreconditioning, StepsizedNewton
-from nearly.optim._newton import damped_factor
-from nearly.optim.polynomial_preconditioning import symmetric_sums
+from nearly.optim.newton._newton import damped_factor
+from nearly.optim.newton.polynomial_preconditioning import symmetric_sums
 
 DRAW = torch.Generator().manual_seed(0)
 ROWS = torch.randn(30, 4, dtype=torch.float64, generator=DRAW)

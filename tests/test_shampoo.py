@@ -8,7 +8,7 @@ from nearly.core.errors import BadInput
 from nearly.linalg.orthogonalize import bjorck
 from nearly.linalg.quantize import quantize
 from nearly.optim import QuantizedShampoo, Shampoo, held_bytes
-from nearly.optim.quantized_shampoo import FORMAT
+from nearly.optim.matrices.quantized_shampoo import FORMAT
 from nearly.optim.transforms.kronecker import blocks, whole
 
 

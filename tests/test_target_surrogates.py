@@ -9,7 +9,7 @@ from torch import nn
 from nearly.core.errors import BadInput
 from nearly.optim import OptEx, TargetSurrogate
 from nearly.optim._targets import Targets
-from nearly.optim.optex import predictor
+from nearly.optim.few_gradients.optex import predictor
 
 DRAW = torch.Generator().manual_seed(0)
 ROWS = torch.randn(20, 3, dtype=torch.float64, generator=DRAW)

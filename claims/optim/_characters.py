@@ -45,7 +45,9 @@ def best_rate(make: Callable[[nn.Module, float], torch.optim.Optimizer], rates: 
 
 def grouped(model: nn.Module) -> list[dict]:
     """Matrices of the blocks, and all else, which is left to AdamW."""
-    inner = [parameter for name, parameter in model.named_parameters() if name.startswith("blocks") and parameter.ndim > 1]
+    inner = [
+        parameter for name, parameter in model.named_parameters() if name.startswith("blocks") and parameter.ndim > 1
+    ]
     kept = {id(parameter) for parameter in inner}
     others = [parameter for parameter in model.parameters() if id(parameter) not in kept]
     return [{"params": inner}, {"params": others, "rest": True}]

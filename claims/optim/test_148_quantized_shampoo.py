@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nearly.linalg.orthogonalize import bjorck
 from nearly.linalg.quantize import quantize
 from nearly.optim import QuantizedShampoo, Shampoo, held_bytes
-from nearly.optim.quantized_shampoo import FORMAT, REPAIRS
+from nearly.optim.matrices.quantized_shampoo import FORMAT, REPAIRS
 
 SEEDS = range(6)
 RIDGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)

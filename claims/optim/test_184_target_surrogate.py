@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nearly.core.errors import BadInput
 from nearly.optim import TargetSurrogate
-from nearly.optim.target_surrogate import _Surrogate
+from nearly.optim.few_gradients.target_surrogate import _Surrogate
 
 DIGITS = load_digits()
 ROWS, LABELS = torch.tensor(DIGITS.data / 16), torch.tensor(DIGITS.target)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from nearly.optim import Nesterov, TripleMomentum
-from nearly.optim.triple_momentum import _Triple
+from nearly.optim.first_order.triple_momentum import _Triple
 
 
 def spectrum(condition: float) -> Tensor:

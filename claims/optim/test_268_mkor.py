@@ -23,7 +23,7 @@ from claims.optim._autoencoder import Point, autoencoder, curve
 from torch import Tensor, nn
 
 from nearly.optim import KFAC, MKOR
-from nearly.optim.mkor import _RankOne
+from nearly.optim.matrices.mkor import _RankOne
 
 STEPS = 400
 SEEDS = (0, 1, 2)

@@ -16,7 +16,7 @@ import torch
 from claims.optim._characters import best_rate, final, grouped, losses
 
 from nearly.optim import AdamW, Frugal, Optimizer
-from nearly.optim.frugal import SplitRows
+from nearly.optim.first_order.frugal import SplitRows
 from nearly.optim.step import Transform
 from nearly.optim.transforms.moments import adam_directions
 

@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from nearly.optim import StochasticModelBuilding
-from nearly.optim.stochastic_model_building import _ModelStep
+from nearly.optim.first_order.stochastic_model_building import _ModelStep
 
 RATES, BATCH, EPOCHS, SEEDS = (1e-3, 1e-2, 1e-1, 1.0), 128, 10, (0, 1, 2)
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]

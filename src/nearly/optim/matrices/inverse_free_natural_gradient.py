@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from nearly.optim._linear import LinearOptimizer, average, rows
 from nearly.optim._matrices import gathered, ranks_of, spread_like
 from nearly.optim._vectors import wide
+from nearly.optim.matrices._linear import LinearOptimizer, average, rows
 from nearly.optim.step import Transform
 from nearly.optim.transforms import Momentum
 

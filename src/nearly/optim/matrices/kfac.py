@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from nearly.core.errors import BadInput
-from nearly.optim._linear import LinearOptimizer, average, rows, square
 from nearly.optim._matrices import each_matrix, gathered, ranks_of, spread_like
 from nearly.optim._vectors import dots, scaled
+from nearly.optim.matrices._linear import LinearOptimizer, average, rows, square
 from nearly.optim.step import Transform
 from nearly.optim.transforms import Momentum
 from nearly.optim.transforms.kronecker import refreshes

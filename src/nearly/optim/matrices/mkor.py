@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from nearly.optim._linear import LinearOptimizer, average, rows, square
 from nearly.optim._matrices import gathered, ranks_of, spread_like
+from nearly.optim.matrices._linear import LinearOptimizer, average, rows, square
 from nearly.optim.step import Transform
 from nearly.optim.transforms import Graft, Moments, Momentum
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 
-from nearly.optim._newton import hessian
 from nearly.optim._vectors import flat, parts, safe_ratio
+from nearly.optim.newton._newton import hessian
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import torch
 
 from nearly.optim._vectors import flat, parts
+from nearly.optim.few_gradients.zeroth_order import probe
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
 from nearly.optim.transforms import Moments
-from nearly.optim.zeroth_order import probe
 
 if TYPE_CHECKING:
     from torch import Tensor

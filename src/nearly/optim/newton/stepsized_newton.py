@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 
-from nearly.optim._newton import damped_factor, hessian, solved
 from nearly.optim._vectors import elsewhere, flat, parts
+from nearly.optim.newton._newton import damped_factor, hessian, solved
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
 

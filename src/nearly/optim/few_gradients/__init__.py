@@ -1,0 +1,1 @@
+"""Members that save gradients, or do without."""

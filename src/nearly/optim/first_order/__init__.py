@@ -1,0 +1,1 @@
+"""Members that step entry by entry, or by one length for all."""

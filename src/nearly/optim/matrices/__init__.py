@@ -1,0 +1,1 @@
+"""Members that treat weights as matrices."""

@@ -1,0 +1,1 @@
+"""Members that ask for curvature of all parameters together."""
