@@ -7,8 +7,8 @@ from torch import nn
 from nearly.core.errors import BadInput
 from nearly.linalg.manifolds import PositiveDefinite
 from nearly.optim import KFAC, MKOR, AdamW, InverseFreeNaturalGradient, PositiveDefiniteMomentum
-from nearly.optim import inverse_free_natural_gradient as inverse_free
-from nearly.optim import positive_definite_momentum as local
+from nearly.optim.matrices import inverse_free_natural_gradient as inverse_free
+from nearly.optim.matrices import positive_definite_momentum as local
 from nearly.optim.matrices._linear import average
 from nearly.optim.matrices.mkor import _RankOne
 

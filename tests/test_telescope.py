@@ -54,6 +54,7 @@ def test_grids_are_those_of_the_algorithm():
         (3, 8, [16, 32, 64, 128], {16: 512, 32: 343, 64: 125, 128: 1}),
         (3, 12, [16, 128, 256], {16: 1728, 128: 27, 256: 1}),
         (2, 12, [16, 64, 256], {16: 144, 64: 9, 256: 1}),
+        (3, 16, [1, 64, 128], {1: 4096, 128: 1}),  # 16 / 16, and in floating point a little more
     ],
 )
 def test_numbers_of_trainings(count, points, widths, expected):

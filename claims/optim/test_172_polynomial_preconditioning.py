@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nearly.optim import PolynomialPreconditioning
-from nearly.optim import polynomial_preconditioning as module
+from nearly.optim.newton import polynomial_preconditioning as module
 
 UNKNOWNS, LIMIT = 60, 8_000
 

@@ -20,7 +20,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nearly.optim import OptEx, optex
+from nearly.optim import OptEx
+from nearly.optim.few_gradients import optex
 
 LIMIT = 3_000
 

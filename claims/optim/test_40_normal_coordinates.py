@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from nearly.core.errors import BadInput
 from nearly.linalg.manifolds import PositiveDefinite
 from nearly.optim import AdamW, InverseFreeNaturalGradient, PositiveDefiniteMomentum
-from nearly.optim import inverse_free_natural_gradient as inverse_free
+from nearly.optim.matrices import inverse_free_natural_gradient as inverse_free
 
 N = 60
 RATES = (0.05, 0.1, 0.2, 0.3)

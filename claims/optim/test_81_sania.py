@@ -18,7 +18,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nearly.optim import MomentumPolyak, Sania, sania
+from nearly.optim import MomentumPolyak, Sania
+from nearly.optim.first_order import sania
 
 EPOCHS = 20
 

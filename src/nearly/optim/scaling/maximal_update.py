@@ -141,8 +141,8 @@ def maximal_update(
         3. Shampoo's damping follows the paper's argument for K-FAC's: the size of its factors' own eigenvalues.
         4. "muon" is for steps of unit spectral norm, `nearly.optim.Muon(groups, adjust_lr_fn="none")`; "muon_rms" is for steps of
            Adam's size, sqrt(max(rows, columns)) times as large: `adjust_lr_fn="match_rms_adamw"`, as in torch.optim.Muon. The
-           default of both, "original", has a factor sqrt(max(1, rows / columns)), which is the same at all widths for hidden matrices
-           of fixed aspect, for which Muon is meant: there it goes with "muon", at inputs and outputs with neither. "spectral" has
+           default of both, "original", has a factor sqrt(max(1, rows / columns)), the same at all widths for hidden matrices of
+           fixed aspect, for which Muon is meant: there it goes with "muon", at inputs and outputs with neither. "spectral" has
            the factor of width in itself and needs no other.
 
     Args:
