@@ -275,3 +275,11 @@ def test_a_refused_step_leaves_no_records_of_layers():
     module(torch.ones(5, 3)).square().sum().backward()
     optimizer.step()  # two passes' rows together would hold NaN
     assert bool(torch.isfinite(module.weight).all())
+
+
+def test_a_group_left_to_adamw_keeps_its_own_rate():
+    matrix, embedding, bias = (nn.Parameter(torch.ones(shape)) for shape in ((3, 3), (4, 2), (3,)))
+    groups = [{"params": [embedding], "rest": True, "lr": 0.5}, {"params": [matrix, bias], "lr": 0.2}]
+    found = Muon(groups, rest={"lr": 0.1, "eps": 1e-6}).param_groups
+    assert [(group["rest"], group["lr"]) for group in found] == [(True, 0.5), (False, 0.2), (True, 0.1)]
+    assert [group["eps"] for group in found if group["rest"]] == [1e-6, 1e-6]

@@ -146,7 +146,10 @@ class Optimizer(torch.optim.Optimizer, ABC):
         others = [entry for entry in listed if id(_tensor(entry)) not in kept]
         given = {**self.defaults, **{name: value for name, value in param_group.items() if name != "params"}}
         _check(given, COMMON if given.get("rest") else {**COMMON, **self.card["parameters"]})
-        for part, settings in ((own, {**given, "rest": False}), (others, {**given, **self._rest, "rest": True})):
+        # What a group that is AdamW's as a whole says of itself is meant for AdamW; what any other says, for the member.
+        meant = {name: param_group[name] for name in REST if name in param_group} if param_group.get("rest") else {}
+        rest = {**given, **self._rest, **meant, "rest": True}
+        for part, settings in ((own, {**given, "rest": False}), (others, rest)):
             if part:
                 if settings["rest"]:
                     _check(settings, COMMON)
@@ -249,7 +252,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
         for place, group in enumerate(self.param_groups):
             alike: dict[Any, list[Tensor]] = {}
             for parameter in group["params"]:
-                if parameter.grad is None and not ask.values_alone:
+                if not parameter.requires_grad or (parameter.grad is None and not ask.values_alone):
                     continue
                 count = self.state[parameter].get("step", 0) if parameter in self.state else 0
                 alike.setdefault((parameter.dtype, parameter.device, count), []).append(parameter)

@@ -36,7 +36,6 @@ CARD = {
     "settings": {"lr": 0.15, "count": 200},
     "skips": {
         "dtypes": "a coordinate's change is below the rounding of half precision",
-        "without_gradient": "values do not tell which parameters they depend on",
     },
 }
 
