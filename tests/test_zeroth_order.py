@@ -279,3 +279,23 @@ def test_bad_modules_inputs_and_masks_are_refused():
     for density in (0.0, 1.0, torch.nan):
         with pytest.raises(BadInput, match="density"):
             grasp_densities(module, mean_loss, x, density=density)
+
+
+@pytest.mark.parametrize("member", [ZerothOrder, Fogzo])
+@pytest.mark.parametrize("choice", ["raise", "skip"])
+def test_a_loss_that_is_no_number_nearby_changes_nothing(member, choice):
+    x = nn.Parameter(torch.tensor([1.0, 2.0]))
+    optimizer = member([x], nonfinite=choice)
+    calls = []
+
+    def closure():
+        calls.append(1)
+        return x.square().sum() * (float("nan") if len(calls) > 1 else 1.0)
+
+    if choice == "raise":
+        with pytest.raises(BadInput, match="loss"):
+            optimizer.step(closure)
+    else:
+        optimizer.step(closure)
+    assert x.tolist() == [1.0, 2.0]
+    assert all("step" not in state for state in optimizer.state.values())

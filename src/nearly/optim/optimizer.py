@@ -15,7 +15,7 @@ from nearly.core.validate import check_parameter, describe
 from nearly.optim._chunks import chunks
 from nearly.optim._layers import LayerRecords
 from nearly.optim._saved import require_same, restore
-from nearly.optim.step import Ask, Step, Transform
+from nearly.optim.step import Ask, Skipped, Step, Transform
 from nearly.optim.transforms.moments import Moments
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
                 for step in steps:
                     self._take(step)
                     step.finish()
+        except Skipped:
+            pass
         finally:
             ask.finish()
         return ask.loss

@@ -58,6 +58,10 @@ class Transform(Protocol):
         return self.needs
 
 
+class Skipped(Exception):
+    """Nothing has changed, and nothing shall."""
+
+
 class Ask:
     """What one call of `step` gets from the training loop: the loss, gradients, and all that a closure can give.
 
@@ -271,8 +275,17 @@ class Step:
         return (-loss if self.group["maximize"] else loss), self._oriented()
 
     def value(self) -> Tensor:
-        """The loss alone, at the parameters as they now are."""
+        """The loss alone, at the parameters as they now are.
+
+        Raises:
+            BadInput: where it is not finite, and the group wants to know.
+            Skipped: where the group wants to skip the step.
+        """
         loss = self._ask.value()
+        if self.group["nonfinite"] != "ignore" and not bool(torch.isfinite(loss)):
+            if self.group["nonfinite"] == "skip":
+                raise Skipped
+            raise BadInput("loss", "finite at all points that the step looks at", float(loss))
         return -loss if self.group["maximize"] else loss
 
     def product(self, vectors: Sequence[Tensor]) -> list[Tensor]:
