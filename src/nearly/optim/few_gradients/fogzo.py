@@ -121,15 +121,7 @@ class Fogzo(Optimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "share": share,
-            "spread": spread,
-            "count": count,
-            "rule": rule,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(params, defaults, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Guided differences, and Adam where it is asked."""

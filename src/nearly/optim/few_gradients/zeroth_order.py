@@ -138,15 +138,7 @@ class ZerothOrder(Optimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "spread": spread,
-            "rule": rule,
-            "count": count,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(params, defaults, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Differences, and momentum."""

@@ -165,21 +165,7 @@ class FOSI(Optimizer):
         most_scale: float = 3.0,
         **options: Unpack[Options],
     ) -> None:
-        given = {
-            "lr": lr,
-            "base": base,
-            "base_lr": base_lr,
-            "newton_lr": newton_lr,
-            "momentum": momentum,
-            "betas": betas,
-            "eps": eps,
-            "largest": largest,
-            "smallest": smallest,
-            "every": every,
-            "warmup": warmup,
-            "most_scale": most_scale,
-        }
-        super().__init__(params, given, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """The base rule within the split."""

@@ -204,16 +204,7 @@ class PSGD(Optimizer):
         clip: float | None = None,
         **options: Unpack[Options],
     ) -> None:
-        given = {
-            "lr": lr,
-            "preconditioner": preconditioner,
-            "rank": rank,
-            "fit_rate": fit_rate,
-            "momentum": momentum,
-            "every": every,
-            "clip": clip,
-        }
-        super().__init__(params, given, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Momentum, preconditioned and clipped."""
