@@ -13,7 +13,7 @@ from nearly.optim import Training, compare, trainings
 
 BUDGET = 1.0  # seconds of each training; 8 to 11 of them for each optimizer and problem
 SEEDS = 3
-PEERS = ["torch.AdamW", "torch.SGD", "torch.Muon", "torch.Adafactor"]
+PEERS = ["torch.AdamW", "torch.SGD", "torch.Adafactor"]
 
 
 def run() -> list[Table]:
@@ -34,9 +34,7 @@ def table(title: str, training: Training) -> Table:
     from nearly.optim.comparison import resolve
 
     size = sum(parameter.numel() for parameter in training.make_model(0).parameters())
-    ours = {name: one for name, one in resolve(None).items() if one.card.get("largest", size) >= size}
-    members = {**ours, **resolve([name for name in PEERS if name != "torch.Muon"])}
-    members["torch.Muon"] = TorchMuon
+    members = {**resolve(None, size), **resolve(PEERS, size), "torch.Muon": TorchMuon}
     found = compare(training, members, seconds=BUDGET, seeds=SEEDS)
     made = Table(
         title,

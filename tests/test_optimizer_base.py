@@ -1,13 +1,14 @@
 """What the base of optimizers does for all members."""
 
 import copy
+import gc
 
 import pytest
 import torch
 from torch import nn
 
 from nearly.core.errors import BadInput
-from nearly.optim import KFAC, AdamW, Muon, held_bytes
+from nearly.optim import KFAC, AdaHessian, AdamW, Muon, held_bytes
 from nearly.optim._chunks import PIECE
 from nearly.optim._matrices import each_matrix
 from nearly.optim.optimizer import Optimizer
@@ -283,3 +284,54 @@ def test_a_group_left_to_adamw_keeps_its_own_rate():
     found = Muon(groups, rest={"lr": 0.1, "eps": 1e-6}).param_groups
     assert [(group["rest"], group["lr"]) for group in found] == [(True, 0.5), (False, 0.2), (True, 0.1)]
     assert [group["eps"] for group in found if group["rest"]] == [1e-6, 1e-6]
+
+
+def test_hooks_end_with_their_optimizer():
+    module = nn.Linear(3, 2)
+    optimizer = KFAC(module.named_parameters(), module=module)
+    assert module._forward_hooks
+    del optimizer
+    gc.collect()
+    assert not module._forward_hooks
+    optimizer = KFAC(module.named_parameters(), module=module)
+    optimizer.close()
+    assert not module._forward_hooks
+
+
+def test_a_copy_records_its_own_layers():
+    module = nn.Linear(3, 2)
+    optimizer = KFAC(module.named_parameters(), module=module)
+    pair = copy.deepcopy((module, optimizer))
+    for model, one in ((module, optimizer), pair):
+        model(torch.ones(4, 3)).square().sum().backward()
+        one.step()
+    assert torch.equal(module.weight, pair[0].weight)
+    pair[0](torch.ones(4, 3)).sum().backward()
+    module.weight.grad = torch.ones(2, 3)
+    with pytest.raises(BadInput, match="module"):  # the copy's pass is none of its own
+        optimizer.step()
+
+
+@pytest.mark.parametrize("choice", ["raise", "skip"])
+def test_second_derivatives_that_are_no_numbers_change_nothing(choice):
+    x = nn.Parameter(torch.tensor([0.0, 1.0]))
+    optimizer = AdaHessian([x], nonfinite=choice)
+
+    def closure():  # |x|^(3/2) has a derivative at zero, but no second one
+        return (x.abs() ** 1.5).sum()
+
+    if choice == "raise":
+        with pytest.raises(BadInput, match="second derivatives"):
+            optimizer.step(closure)
+    else:
+        optimizer.step(closure)
+    assert x.tolist() == [0.0, 1.0]
+    assert "step" not in optimizer.state[x]
+
+
+def test_parameters_of_other_ages_get_the_curvature_that_they_ask_for():
+    x, late = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = AdaHessian([x, late], every=2)
+    for step in range(4):
+        optimizer.step(lambda: x.square().sum() + (late.square().sum() if step else 0.0))  # noqa: B023
+    assert [optimizer.state[one]["step"] for one in (x, late)] == [4, 3]

@@ -67,12 +67,12 @@ def checked(name, what, make):
         print(f"{name} {what}: parameters are {gap:.2g} off")
 
 
-def refused(name, make):
+def refused(name, make, words="sharded"):
     try:
         make(optimizer_class(name))
         print(f"{name} sharded: not refused")
     except BadInput as error:
-        if "sharded" not in str(error):
+        if words not in str(error):
             print(f"{name} sharded: refused as {error}")
 
 
@@ -91,6 +91,14 @@ def main():
         fully_shard(module, mesh=mesh)
         return trained(module, member)
 
+    def spoiled(member):
+        module = made()
+        fully_shard(module, mesh=mesh)
+        optimizer = member(module.named_parameters())
+        module(ROWS * (torch.nan if rank else 1.0)).sum().backward()
+        optimizer.step()
+
+    refused("optim.AdamW", spoiled, "gradient of")
     cards = optimizer_cards()
     for name in sys.argv[4:] or cards:
         if cards[name].get("kind", "training") == "training":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import describe
@@ -45,15 +47,28 @@ class LayerRecords:
             advice = f"Write {member}(model.parameters(), module=model)."
             raise BadInput("module", "the model whose layers are recorded", describe(module), advice)
         stepped = {id(parameter) for parameter in parameters}
-        self._modules = [one for one in module.modules() if isinstance(one, nn.Linear) and id(one.weight) in stepped]
-        if not self._modules:
+        modules = [one for one in module.modules() if isinstance(one, nn.Linear) and id(one.weight) in stepped]
+        if not modules:
             raise BadInput("module", "one with linear layers whose weights are among params", describe(module))
+        self._watch(modules)
+
+    def _watch(self, modules: list[nn.Linear]) -> None:
+        self._modules = modules
         self._inputs: dict[nn.Module, list[Tensor]] = {}
         self._gradients: dict[nn.Module, list[Tensor]] = {}
-        self._handles = [one.register_forward_hook(self._record) for one in self._modules]
+        handles = [one.register_forward_hook(_Hook(self)) for one in modules]
+        # Layers live on after their optimizer, and would record for nobody.
+        self.remove = weakref.finalize(self, _remove, handles)
 
-    def _record(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        if not torch.is_grad_enabled() or not output.requires_grad:
+    def __getstate__(self) -> list[nn.Linear]:
+        return self._modules
+
+    def __setstate__(self, modules: list[nn.Linear]) -> None:
+        self._watch(modules)  # a copy has hooks of its own, on the copies of the layers
+
+    def record(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """What flows through one of the layers; a hook of `torch.nn.Module`."""
+        if module not in self._modules or not torch.is_grad_enabled() or not output.requires_grad:
             return
         rows = inputs[0].detach().flatten(0, -2)
 
@@ -80,7 +95,19 @@ class LayerRecords:
         self._inputs.clear()
         self._gradients.clear()
 
-    def remove(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
+
+class _Hook:
+    """A forward hook that does not keep its records alive; copies, which copied layers carry, do nothing."""
+
+    def __init__(self, records: LayerRecords) -> None:
+        self._records = weakref.ref(records)
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        records = self._records()
+        if records is not None:
+            records.record(module, inputs, output)
+
+
+def _remove(handles: list[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()

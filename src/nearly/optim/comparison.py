@@ -188,12 +188,10 @@ def compare(
         require_int("steps", steps, least=1)
     if seconds is not None:
         require_float("seconds", seconds, above=0.0)
-    factories = resolve(optimizers)
-    budget, unit = (float(steps), "steps") if steps is not None else (float(seconds or 0.0), "seconds")
     first = made(training, TUNING)
     count = sum(parameter.numel() for parameter in first.parameters())
-    if optimizers is None:  # dense Hessians of large models would not end, or not fit
-        factories = {name: one for name, one in factories.items() if one.card.get("largest", count) >= count}  # type: ignore[attr-defined]
+    factories = resolve(optimizers, count)
+    budget, unit = (float(steps), "steps") if steps is not None else (float(seconds or 0.0), "seconds")
     done: list[Trained] = []
     try:
         for place, (name, factory) in enumerate(factories.items()):
@@ -206,11 +204,12 @@ def compare(
     return OptimizerComparison(unit, budget, tuple(done), count)
 
 
-def resolve(optimizers: Mapping[str, Factory] | Sequence[str] | None) -> dict[str, Factory]:
+def resolve(optimizers: Mapping[str, Factory] | Sequence[str] | None, size: int) -> dict[str, Factory]:
     """Factories by name.
 
     Args:
         optimizers: as of `compare`.
+        size: numbers that the model has; of all members, those that it is not too large for are taken.
 
     Returns:
         At least one.
@@ -219,8 +218,12 @@ def resolve(optimizers: Mapping[str, Factory] | Sequence[str] | None) -> dict[st
         BadInput: for an unknown id, or what cannot be called with a rate.
     """
     if optimizers is None:
-        named = {name: card for name, card in optimizer_cards().items() if card.get("kind", "training") == "training"}
-        return {card["name"]: optimizer_class(name) for name, card in named.items()}
+        # Dense Hessians of large models would not end, or not fit.
+        return {
+            card["name"]: optimizer_class(name)
+            for name, card in optimizer_cards().items()
+            if card.get("kind", "training") == "training" and card.get("largest", size) >= size
+        }
     if isinstance(optimizers, str) or not optimizers:
         raise BadInput("optimizers", "names, or a dictionary of factories", repr(optimizers))
     if isinstance(optimizers, Mapping):

@@ -14,6 +14,7 @@ from nearly.core.errors import BadInput
 from nearly.core.validate import check_parameter, describe
 from nearly.optim._chunks import chunks
 from nearly.optim._layers import LayerRecords
+from nearly.optim._matrices import gathered
 from nearly.optim._saved import require_same, restore
 from nearly.optim.step import Ask, Skipped, Step, Transform
 from nearly.optim.transforms.moments import Moments
@@ -238,11 +239,13 @@ class Optimizer(torch.optim.Optimizer, ABC):
             need
             for group in self.param_groups
             for transform in self._recipe(group)
-            for need in transform.wants(1 + self._number(group))
+            for count in {self._count(parameter) for parameter in group["params"]}
+            for need in transform.wants(1 + count)
         )
 
-    def _number(self, group: dict[str, Any]) -> int:
-        return max(self.state[p].get("step", 0) if p in self.state else 0 for p in group["params"])
+    def _count(self, parameter: Tensor) -> int:
+        """Steps that a parameter has taken; looking does not make it a state."""
+        return self.state[parameter].get("step", 0) if parameter in self.state else 0
 
     def _steps(self, ask: Ask) -> list[Step]:
         """The parameters that have gradients, by group, dtype, device and number of steps taken.
@@ -256,8 +259,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
             for parameter in group["params"]:
                 if not parameter.requires_grad or (parameter.grad is None and not ask.values_alone):
                     continue
-                count = self.state[parameter].get("step", 0) if parameter in self.state else 0
-                alike.setdefault((parameter.dtype, parameter.device, count), []).append(parameter)
+                key = (parameter.dtype, parameter.device, self._count(parameter))
+                alike.setdefault(key, []).append(parameter)
             if self.joint and len(alike) > 1:
                 raise BadInput(
                     "params", "of one dtype and device, all with gradients at every step", f"{len(alike)} kinds"
@@ -278,7 +281,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
         for step in checked:
             # Where values alone are asked there are no gradients.
             for parameter, gradient in zip(step.parameters, step.gradients, strict=bool(step.gradients)):
-                if not bool(torch.isfinite(gradient).all()):
+                if not bool(gathered(torch.isfinite(gradient).all())):
                     if step.group["nonfinite"] == "skip":
                         return False
                     raise BadInput(f"gradient of {self._name(parameter)}", "finite", "NaN or infinite entries")

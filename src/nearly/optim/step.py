@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nearly.core.errors import BadInput
+from nearly.optim._matrices import gathered
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -282,16 +283,26 @@ class Step:
             Skipped: where the group wants to skip the step.
         """
         loss = self._ask.value()
-        if self.group["nonfinite"] != "ignore" and not bool(torch.isfinite(loss)):
-            if self.group["nonfinite"] == "skip":
-                raise Skipped
-            raise BadInput("loss", "finite at all points that the step looks at", float(loss))
+        self._require_finite("loss", [loss], "finite at all points that the step looks at")
         return -loss if self.group["maximize"] else loss
 
     def product(self, vectors: Sequence[Tensor]) -> list[Tensor]:
-        """The Hessian's product with a vector that has these parts."""
+        """The Hessian's product with a vector that has these parts.
+
+        Raises:
+            BadInput: where it is not finite, and the group wants to know.
+            Skipped: where the group wants to skip the step.
+        """
         found = self._ask.products(vectors, self.parameters)
+        self._require_finite("loss", found, "one with finite second derivatives")
         return list(torch._foreach_neg(found)) if self.group["maximize"] else found
+
+    def _require_finite(self, name: str, values: Sequence[Tensor], requirement: str) -> None:
+        if self.group["nonfinite"] == "ignore" or all(bool(torch.isfinite(value).all()) for value in values):
+            return
+        if self.group["nonfinite"] == "skip":
+            raise Skipped
+        raise BadInput(name, requirement, "NaN or infinite entries")
 
     def layers(self) -> list[Layer]:
         """The module's linear layers with their inputs and output gradients."""
@@ -325,7 +336,7 @@ class Step:
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
     """The 2-norms of the tensors' entries, in one tensor; of distributed ones over all ranks."""
-    return torch.stack([_full(norm) for norm in torch._foreach_norm(list(tensors))])
+    return torch.stack([gathered(norm) for norm in torch._foreach_norm(list(tensors))])
 
 
 def times(tensors: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
@@ -338,8 +349,3 @@ def root_mean_squares(tensors: Sequence[Tensor]) -> Tensor:
     found = norms(tensors)
     roots = [tensor.numel() ** -0.5 for tensor in tensors]
     return found * torch.tensor(roots, dtype=found.dtype, device=found.device)
-
-
-def _full(tensor: Tensor) -> Tensor:
-    """A distributed tensor's value, or the tensor itself."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
