@@ -118,7 +118,7 @@ def test_far_starts(record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     record(claim="143: iterations on 1e-4 of the loss (on the loss)", measured=sum(small), baseline=iterations)
     assert bar(small)
     assert gradients <= 2.5
-    monkeypatch.setattr("nearly.optim.stepsized_newton.TRIALS", 1)
+    monkeypatch.setattr("nearly.optim.newton.stepsized_newton.TRIALS", 1)
     broken = [ours(start, 1e-4)[0] for start in STARTS]
     record(
         claim="143: starts that fail without backtracking (bar)", measured=sum(c == LIMIT for c in broken), baseline=0

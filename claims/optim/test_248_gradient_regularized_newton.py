@@ -131,7 +131,7 @@ def test_iterations(name: str, record: Any, monkeypatch: pytest.MonkeyPatch) -> 
         )
         assert count <= 1.5 * fixed
         assert count <= 0.1 * plain
-    monkeypatch.setattr("nearly.optim.gradient_regularized_newton.ROUNDING", 1e30)
+    monkeypatch.setattr("nearly.optim.newton.gradient_regularized_newton.ROUNDING", 1e30)
     broken = ours(*problem, "hessian", 1e6)
     record(
         claim=f"248: iterations on {name}, first radius 1e6, all accepted (bar)", measured=broken, baseline=1.5 * fixed

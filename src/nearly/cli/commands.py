@@ -19,6 +19,7 @@ from nearly.cli.console import (
     show,
     table,
 )
+from nearly.cli.optim import optim
 from nearly.cli.options import (
     NOUNS,
     PROBLEM_HELP,
@@ -47,6 +48,9 @@ def main() -> None:
 
     Exit codes: 0 done; 1 tolerance not reached, or a certificate violated; 2 bad input or nothing usable; 130 interrupted.
     """
+
+
+main.add_command(optim)
 
 
 @main.command(epilog=PROBLEM_HELP)
@@ -293,69 +297,6 @@ def demo(out: str, blocks: tuple[int, int], cells: int, tolerance: float, seed: 
     folder = check_folder(out)
     target = build("thermal_block", blocks=blocks, cells=cells)
     run(target, tolerance, {"seed": seed}, folder / "thermal_block.safetensors", folder, "thermal_block")
-
-
-@main.group(cls=Group)
-def optim() -> None:
-    """Optimizers for training networks."""
-
-
-@optim.command("compare")
-@click.argument("train", type=click.Path())
-@click.option("--steps", type=int, help="Of each training.")
-@click.option("--seconds", type=float, help="Of each training, instead of steps.")
-@click.option(
-    "--optimizer",
-    "optimizers",
-    multiple=True,
-    metavar="ID",
-    help="Such as Muon or torch.SGD; may be repeated.  [default: all of `nearly optim list`]",
-)
-@click.option("--seeds", type=int, default=3, show_default=True, help="Trainings of each optimizer.")
-@click.option("--plot", type=click.Path(), metavar="FILE", help="Draw the curves into a .png or .svg file.")
-@json_option
-def optim_compare(
-    train: str, steps: int | None, seconds: float | None, optimizers: tuple[str, ...], seeds: int, plot: str | None
-) -> None:
-    """Train the model of TRAIN with several optimizers, and tell which wins.
-
-    TRAIN is digits, characters, or a Python file, which is run, with make_model(seed), make_data(seed) (batches),
-    loss(model, batch) and, if wanted, validate(model).
-    """
-    from nearly.cli.training import open_training
-    from nearly.core.drawing import check_picture
-    from nearly.optim.comparison import OptimizersInterrupted
-    from nearly.optim.comparison import compare as run
-
-    if plot is not None:
-        check_picture(plot)
-    training = open_training(train)
-    names = list(optimizers) or None
-    try:
-        with progress_bars("comparing") as progress:
-            outcome = run(training, names, steps=steps, seconds=seconds, seeds=seeds, progress=progress)
-    except OptimizersInterrupted as stop:
-        show(stop.comparison.table())
-        found = {"rows": stop.comparison.frame()}
-        fail("Interrupted", "interrupted; the optimizers above were done.", INTERRUPTED, found)
-    if plot is not None:
-        outcome.plot(plot)
-    show(outcome.table())
-    if as_json():
-        print_json({"ok": True, "rows": outcome.frame(), "trained": outcome.curves(), "plot": plot})
-
-
-@optim.command("list")
-@json_option
-def optim_list() -> None:
-    """List the optimizers, from their cards."""
-    from nearly.core.registry import optimizer_cards
-
-    heads = ("optimizer", "replaces", "cost")
-    found = list(optimizer_cards().values())
-    show(table(heads, [(card["name"], card["replaces"], card["cost"]) for card in found]))
-    if as_json():
-        print_json({"ok": True, "optimizers": found})
 
 
 def _statement(
