@@ -289,7 +289,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
             if checked[0].group["nonfinite"] == "skip":
                 return False
             raise BadInput("loss", "finite", ask.loss)
-        return True  # large entries, whose squares overflow
+        return True  # large entries, whose sum overflows
 
     def _name(self, parameter: Tensor) -> str:
         for place, group in enumerate(self.param_groups):

@@ -10,11 +10,13 @@ from torch import Tensor
 from nearly.linalg.orthogonalize._polynomials import (
     Steps,
     advance,
+    gram_matrix,
     hermitian_product,
     multiplies_halves,
     multiply_add,
     runs,
     scaled_to_one,
+    times_change,
     unit_norm,
 )
 from nearly.linalg.orthogonalize._schedules import MUON, MUON_STEPS, NEWTON_SCHULZ, minimax_schedule
@@ -43,7 +45,7 @@ def orthogonalize(
 
     - `minimax`: the fewest quintic steps that take singular values in [least, 1] of the bound $||(A^T A)^2||_F^{1/4} \ge ||A||_2$
       to within 0.3 of one (Amsel, Persson, Musco, Gower 2025, "The Polar Express", arXiv:2505.16932): three for 0.02, four for
-      0.003. Where there are at least 1.5 times as many rows as columns, two steps at a time are taken on the Gram matrix (in
+      0.003. Where one side is at least 1.5 times the other, two steps at a time are taken on the Gram matrix (in
       bfloat16, the last two).
     - `muon`: steps with $(3.4445, -4.7750, 2.0315)$ from $A / ||A||_F$ (Jordan et al. 2024), with the arithmetic of
       `torch.optim.Muon`, but for matrices of norm below 1e-7, which it leaves small.
@@ -71,31 +73,27 @@ def orthogonalize(
         >>> orthogonalize(torch.tensor([[0.0, -2.0], [1.0, 0.0]]), schedule="svd").tolist()
         [[0.0, -1.0], [1.0, 0.0]]
     """
-    wide = matrices.shape[-2] <= matrices.shape[-1]  # square too: torch.optim.Muon multiplies from the left
-    tall = matrices.mH if wide else matrices
-    few = schedule == "minimax" and tall.device.type == "cpu" and tall.shape[-1] < SMALLEST_HALF
-    if half and schedule != "svd" and not few and multiplies_halves(tall):
-        x = tall.bfloat16()
-    else:
-        x = tall.float() if tall.dtype in (torch.float16, torch.bfloat16) else tall
+    few = schedule == "minimax" and matrices.device.type == "cpu" and min(matrices.shape[-2:]) < SMALLEST_HALF
+    x = matrices / binary_scale(matrices, (-2, -1))
+    if half and schedule != "svd" and not few and multiplies_halves(matrices):
+        x = x.bfloat16()
+    elif matrices.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
     x = x.flatten(0, -3) if x.ndim > 3 else x
-    x = x / binary_scale(x, (-2, -1))
     if schedule == "svd":
         x = _partial_isometry(x)
     elif schedule == "muon":
         a, b, c = MUON
-        flat = unit_norm(x).mH
+        x = unit_norm(x)
         for _ in range(steps):
-            gram = flat @ flat.mH
-            flat = multiply_add(flat, multiply_add(gram, gram, gram, beta=b, alpha=c), flat, beta=a)
-        x = flat.mH
+            gram = gram_matrix(x)
+            x = times_change(x, hermitian_product(gram, gram, gram, beta=b, alpha=c), beta=a)
     else:
         coefficients: Steps = minimax_schedule(least, ROUGH_ERROR) if schedule == "minimax" else [NEWTON_SCHULZ] * steps
         x, gram, square = scaled_to_one(x)
         for k, run in enumerate(runs(coefficients, x)):
-            x = advance(x, hermitian_product(x.mH, x) if k else gram, run, None if k else square)
-    x = x.reshape(tall.shape).to(matrices.dtype)
-    return x.mH if wide else x
+            x = advance(x, gram_matrix(x) if k else gram, run, None if k else square)
+    return x.reshape(matrices.shape).to(matrices.dtype)
 
 
 def bjorck(matrices: Num[Tensor, "*batch m n"], steps: int = 1) -> Num[Tensor, "*batch m n"]:
@@ -123,5 +121,5 @@ def bjorck(matrices: Num[Tensor, "*batch m n"], steps: int = 1) -> Num[Tensor, "
 
 def _partial_isometry(x: Tensor) -> Tensor:
     left, values, right = torch.linalg.svd(x, full_matrices=False)
-    resolved = values > x.shape[-2] * torch.finfo(values.dtype).eps * values[..., :1]
+    resolved = values > max(x.shape[-2:]) * torch.finfo(values.dtype).eps * values[..., :1]
     return (left * resolved[..., None, :]) @ right

@@ -13,7 +13,7 @@ from nearly.linalg.derivatives import first_only
 from nearly.linalg.orthogonalize._polynomials import (
     Steps,
     advance,
-    hermitian_product,
+    gram_matrix,
     multiplies_halves,
     runs,
     scaled_to_one,
@@ -224,7 +224,7 @@ def _iterate(start: Tensor, pieces: list[Steps], tolerance: float) -> tuple[Tens
         counts += live * len(piece)
         moved = advance(x, gram, piece, None if k else square)
         x = moved if bool(live.all()) else torch.where(live[..., None, None], moved, x)
-        gram = hermitian_product(x.mH, x)
+        gram = gram_matrix(x)
         residual = _orthogonality(gram)
     return x, counts, residual
 

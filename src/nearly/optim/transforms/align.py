@@ -55,4 +55,5 @@ class ShapeScale(Transform):
             "match_rms_adamw": lambda m, n: 0.2 * max(m, n) ** 0.5,
             "spectral": lambda m, n: (m / n) ** 0.5,
         }
-        return list(torch._foreach_mul(updates, [rules[self.rule](m, n) for m, n in sides]))
+        factors = [rules[self.rule](m, n) for m, n in sides]
+        return updates if set(factors) == {1.0} else list(torch._foreach_mul(updates, factors))
