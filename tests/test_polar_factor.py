@@ -128,16 +128,6 @@ def test_steps_on_the_gram_matrix_are_steps_on_the_matrix(dtype):
     assert torch.allclose(advance(x, x.mT @ x, steps), plain, atol=200 * torch.finfo(dtype).eps)
 
 
-def test_products_in_blocks_are_whole_products():
-    from nearly.linalg.orthogonalize._polynomials import BLOCKED, hermitian_product
-
-    for dtype in (torch.float64, torch.complex128):
-        x = torch.randn(2, BLOCKED + 3, 9, dtype=dtype, generator=torch.Generator().manual_seed(0))
-        gram = x @ x.mH
-        assert torch.allclose(hermitian_product(x, x.mH, gram, beta=0.5, alpha=2.0), 2.5 * gram)
-        assert torch.allclose(hermitian_product(x, x.mH), gram)
-
-
 def test_large_tall_matrices_reach_single_precision_on_their_gram_matrix():
     a = matrix(600, 300, condition=200.0, dtype=torch.float32)
     found = polar_factor(a, route="minimax", tolerance=1e-5)

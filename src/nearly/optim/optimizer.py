@@ -14,9 +14,8 @@ from nearly.core.errors import BadInput
 from nearly.core.validate import check_parameter, describe
 from nearly.optim._chunks import chunks
 from nearly.optim._layers import LayerRecords
-from nearly.optim._matrices import gathered
 from nearly.optim._saved import require_same, restore
-from nearly.optim.step import Ask, Skipped, Step, Transform
+from nearly.optim.step import Ask, Skipped, Step, Transform, all_finite
 from nearly.optim.transforms.moments import Moments
 
 if TYPE_CHECKING:
@@ -276,20 +275,19 @@ class Optimizer(torch.optim.Optimizer, ABC):
             BadInput: where it cannot, and the group wants to know.
         """
         checked = [step for step in steps if step.group["nonfinite"] != "ignore"]
-        if not checked or (all(step.sound() for step in checked) and ask.sound()):
-            return True
         for step in checked:
             # Where values alone are asked there are no gradients.
-            for parameter, gradient in zip(step.parameters, step.gradients, strict=bool(step.gradients)):
-                if not bool(gathered(torch.isfinite(gradient).all())):
-                    if step.group["nonfinite"] == "skip":
-                        return False
-                    raise BadInput(f"gradient of {self._name(parameter)}", "finite", "NaN or infinite entries")
-        if not ask.sound():
+            if not all_finite(step.gradients):
+                if step.group["nonfinite"] == "skip":
+                    return False
+                pairs = zip(step.parameters, step.gradients, strict=True)
+                first = next(parameter for parameter, gradient in pairs if not all_finite([gradient]))
+                raise BadInput(f"gradient of {self._name(first)}", "finite", "NaN or infinite entries")
+        if checked and not ask.sound():
             if checked[0].group["nonfinite"] == "skip":
                 return False
             raise BadInput("loss", "finite", ask.loss)
-        return True  # large entries, whose sum overflows
+        return True
 
     def _name(self, parameter: Tensor) -> str:
         for place, group in enumerate(self.param_groups):

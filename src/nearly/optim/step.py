@@ -298,7 +298,7 @@ class Step:
         return list(torch._foreach_neg(found)) if self.group["maximize"] else found
 
     def _require_finite(self, name: str, values: Sequence[Tensor], requirement: str) -> None:
-        if self.group["nonfinite"] == "ignore" or all(bool(torch.isfinite(value).all()) for value in values):
+        if self.group["nonfinite"] == "ignore" or all_finite(values):
             return
         if self.group["nonfinite"] == "skip":
             raise Skipped
@@ -313,11 +313,6 @@ class Step:
         seed = (self.group["seed"] * 1_000_003 + self._place) * 1_000_003 + self.number
         return torch.Generator().manual_seed(seed % 2**63)
 
-    def sound(self) -> bool:
-        """Whether all gradients are finite; also false where their sums overflow."""
-        # Of all reductions a sum comes nearest to the bandwidth, on every device and any number of threads.
-        return not self.gradients or bool(torch.isfinite(torch.stack([gathered(g.sum()) for g in self.gradients]).sum()))
-
     def finish(self) -> None:
         """Count the step."""
         for parameter in self.parameters:
@@ -331,6 +326,15 @@ class Step:
             if gradient.is_sparse:
                 raise BadInput("gradient", "dense", f"a sparse one, for a parameter of shape {tuple(parameter.shape)}")
         return list(torch._foreach_neg(found)) if self.group["maximize"] else found
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether no entry of tensors of one dtype and device is NaN or infinite; of distributed ones on any rank."""
+    if not tensors:
+        return True
+    # Of all reductions a sum comes nearest to the bandwidth, on every device and any number of threads; it may also overflow.
+    sums = torch.stack([gathered(tensor.sum()) for tensor in tensors])
+    return bool(torch.isfinite(sums.sum())) or all(bool(gathered(torch.isfinite(one).all())) for one in tensors)
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from nearly.core.solution import Solution, conclude
 from nearly.core.validate import require_parameters
 from nearly.linalg.derivatives import first_only
 from nearly.linalg.factorize.square_root import STALLED, scaled_hermitian
+from nearly.linalg.products import hermitian_product
 
 if TYPE_CHECKING:
     from jaxtyping import Num
@@ -142,7 +143,8 @@ def inverse_root_of(
     floor = values.shape[-1] * torch.finfo(values.dtype).eps * values[..., -1:]
     half = torch.where(values > floor, values ** (-0.5 / power), 0.0)
     factor = (vectors * half[..., None, :]).to(matrix.dtype)
-    return factor @ factor.mH
+    flat = factor.flatten(0, -3) if factor.ndim > 3 else factor
+    return hermitian_product(flat, flat.mH).reshape(factor.shape)
 
 
 class _InverseRoot(torch.autograd.Function):

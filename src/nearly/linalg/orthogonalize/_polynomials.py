@@ -1,4 +1,4 @@
-"""Odd polynomials of matrices, which change their singular values alone, by products that know what is symmetric."""
+"""Odd polynomials of matrices, which change their singular values alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Rows from which a symmetric product is made of blocks, the upper ones copied. One core with bfloat16 instructions: 0.67 of a
-# product's time at n = 1,024 in single precision, 0.77 in half, and no gain in half precision at n = 512.
-BLOCKED = 256
-BLOCKED_HALF = 768
-BLOCKS = 4
+from nearly.linalg.products import hermitian_product, multiply_add
+
 LONG = 1.5  # a side over the other, from which two steps on the Gram matrix cost fewer operations than on the matrix
 
 Steps = Sequence[tuple[float, float, float]]
@@ -22,37 +19,6 @@ def multiplies_halves(matrix: Tensor) -> bool:
     if matrix.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     return not matrix.is_complex()
-
-
-def hermitian_product(
-    left: Tensor, right: Tensor, base: Tensor | None = None, *, beta: float = 0.0, alpha: float = 1.0
-) -> Tensor:
-    """`alpha left @ right + beta base` of matrices or one batch of them, where that is Hermitian."""
-    n, halves = left.shape[-2], left.dtype == torch.bfloat16
-    if left.device.type != "cpu" or n < (BLOCKED_HALF if halves else BLOCKED):
-        return multiply_add(base, left, right, beta=beta, alpha=alpha)
-    out = left.new_empty(*left.shape[:-1], n)
-    # In bfloat16 oneDNN copies the blocks of batches before it multiplies, and those of single matrices not.
-    for place in range(len(left)) if halves and left.ndim == 3 else [...]:
-        one, other, whole = left[place], right[place], out[place]
-        for start in range(0, n, -(-n // BLOCKS)):
-            rows, columns = slice(start, start - (-n // BLOCKS)), slice(0, start - (-n // BLOCKS))
-            below = None if base is None else base[place][..., rows, columns]
-            block = whole[..., rows, columns]
-            multiply_add(below, one[..., rows, :], other[..., columns], beta=beta, alpha=alpha, out=block)
-            whole[..., :start, rows] = whole[..., rows, :start].mH
-    return out
-
-
-def multiply_add(
-    base: Tensor | None, left: Tensor, right: Tensor, *, beta: float, alpha: float = 1.0, out: Tensor | None = None
-) -> Tensor:
-    """`alpha left @ right + beta base` in one pass."""
-    single = left.ndim == 2
-    if base is None:
-        return (torch.mm if single else torch.bmm)(left, right, out=out)
-    fused = torch.addmm if single else torch.baddbmm
-    return fused(base, left, right, beta=beta, alpha=alpha, out=out)
 
 
 def gram_matrix(x: Tensor) -> Tensor:

@@ -11,15 +11,14 @@ from nearly.linalg.orthogonalize._polynomials import (
     Steps,
     advance,
     gram_matrix,
-    hermitian_product,
     multiplies_halves,
-    multiply_add,
     runs,
     scaled_to_one,
     times_change,
     unit_norm,
 )
 from nearly.linalg.orthogonalize._schedules import MUON, MUON_STEPS, NEWTON_SCHULZ, minimax_schedule
+from nearly.linalg.products import hermitian_product, multiply_add
 from nearly.linalg.scaling import binary_scale
 
 if TYPE_CHECKING:

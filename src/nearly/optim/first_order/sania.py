@@ -12,6 +12,7 @@ from nearly.optim._vectors import dots, flat, parts, scaled
 from nearly.optim.newton._newton import damped_factor, hessian, solved
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
+from nearly.optim.transforms.hutchinson import hutchinson
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,11 +84,8 @@ class _Hutchinson(Transform):
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The step."""
-        draw = step.generator()
-        signs = [(2.0 * torch.randint(2, one.shape, generator=draw) - 1).to(one.device, one.dtype) for one in updates]
         diagonal = step.state("diagonal")
-        torch._foreach_mul_(diagonal, self.decay)
-        torch._foreach_addcmul_(diagonal, signs, step.product(signs), 1 - self.decay)
+        torch._foreach_lerp_(diagonal, hutchinson(step), 1 - self.decay)
         sizes = torch._foreach_abs(torch._foreach_div(diagonal, 1 - self.decay**step.number))
         return _polyak(_divided(updates, list(sizes), self.eps), updates, step, self.floor)
 

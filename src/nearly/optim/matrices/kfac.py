@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nearly.core.errors import BadInput
+from nearly.linalg.products import hermitian_product
 from nearly.optim._matrices import each_matrix, gathered, ranks_of, spread_like
 from nearly.optim._vectors import dots, scaled
 from nearly.optim.matrices._linear import LinearOptimizer, average, rows, square
@@ -60,7 +61,8 @@ class _NaturalGradient(Transform):
         inputs, outputs = step.state("inputs", square(1)), step.state("outputs", square(0))
         for place, seen, gradients in rows(step):
             for moment, part in ((inputs[place], seen), (outputs[place], gradients)):
-                moment.addmm_(part.mT, part, beta=self.decay, alpha=(1 - self.decay) / len(part))
+                share = (1 - self.decay) / len(part)
+                hermitian_product(part.mT, part, moment, beta=self.decay, alpha=share, out=moment)
         average([*inputs, *outputs], group)
         inverses = step.state("inputs inverse", square(1)), step.state("outputs inverse", square(0))
         if refreshes(step.number, self.every):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nearly.linalg.orthogonalize import bjorck
+from nearly.linalg.products import hermitian_product
 from nearly.linalg.quantize import Quantized, quantize
 from nearly.optim._matrices import each_matrix, gathered, ranks_of
 from nearly.optim.optimizer import Optimizer, Options
@@ -83,8 +84,8 @@ class _QuantizedKronecker(Transform):
         moments = []
         for piece, rows, sizes in zip(pieces, _read(step, f"{side} vectors", pieces, make), values, strict=True):
             vectors = bjorck(rows.mT, steps=REPAIRS)
-            old = (vectors * sizes[..., None, :]) @ vectors.mT
-            moments.append(torch.baddbmm(old, piece, piece.mT, beta=self.decay, alpha=1 - self.decay))
+            old = hermitian_product(vectors * sizes[..., None, :], vectors.mT)
+            moments.append(hermitian_product(piece, piece.mT, old, beta=self.decay, alpha=1 - self.decay, out=old))
         found = iter(each_matrix(_eigenvectors, [one for moment in moments for one in moment], process_group=group))
         bases = [torch.stack([next(found) for _ in moment]) for moment in moments]
         values = [(basis * (moment @ basis)).sum(dim=-2) for basis, moment in zip(bases, moments, strict=True)]
@@ -100,7 +101,7 @@ class _QuantizedKronecker(Transform):
         raised = values.clamp(min=0) + self.ridge * values.norm(dim=-1, keepdim=True)
         half = torch.where(raised > 0, raised ** (-1 / 8), 0.0)
         factor = basis * half[..., None, :]
-        return factor @ factor.mT
+        return hermitian_product(factor, factor.mT)
 
 
 def _eigenvectors(moments: Tensor) -> Tensor:

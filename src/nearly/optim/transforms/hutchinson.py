@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nearly.optim._vectors import parts
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -23,8 +25,8 @@ def hutchinson(step: Step) -> list[Tensor]:
     Returns:
         One tensor per parameter.
     """
-    draw = step.generator()
-    signs = [
-        (2.0 * torch.randint(2, one.shape, generator=draw) - 1).to(one.device, one.dtype) for one in step.parameters
-    ]
+    count = sum(one.numel() for one in step.parameters)
+    # One draw, and one copy to the device, for all.
+    bits = torch.randint(2, (count,), generator=step.generator(), dtype=torch.int8)
+    signs = parts(2 * bits.to(step.parameters[0].device) - 1, step.parameters)
     return list(torch._foreach_mul(signs, step.product(signs)))

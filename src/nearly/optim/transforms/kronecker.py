@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nearly.linalg.factorize import inverse_root_of
+from nearly.linalg.products import hermitian_product
 from nearly.optim._matrices import as_matrix, each_matrix, gathered, ranks_of, spread_like
 from nearly.optim._vectors import wide
 from nearly.optim.step import Transform
@@ -54,8 +55,8 @@ class Kronecker(Transform):
         sides = {name: step.state(name, factors(self.block, name)) for name in ("left", "right")}
         roots = [step.state(f"{name} root", factors(self.block, name)) for name in sides]
         for piece, left, right in zip(pieces, *sides.values(), strict=True):
-            left.baddbmm_(piece, piece.mT, beta=self.decay, alpha=1 - self.decay)
-            right.baddbmm_(piece.mT, piece, beta=self.decay, alpha=1 - self.decay)
+            hermitian_product(piece, piece.mT, left, beta=self.decay, alpha=1 - self.decay, out=left)
+            hermitian_product(piece.mT, piece, right, beta=self.decay, alpha=1 - self.decay, out=right)
         if refreshes(step.number, self.every):
             moments = [one for side in sides.values() for factor in side for one in factor]
             kept = [one for side in roots for factor in side for one in factor]
