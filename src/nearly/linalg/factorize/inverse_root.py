@@ -13,6 +13,7 @@ from nearly.core.validate import require_parameters
 from nearly.linalg.derivatives import first_only
 from nearly.linalg.factorize.square_root import STALLED, scaled_hermitian
 from nearly.linalg.products import hermitian_product
+from nearly.linalg.threads import eigh
 
 if TYPE_CHECKING:
     from jaxtyping import Num
@@ -137,7 +138,7 @@ def inverse_root_of(
     """
     if route == "newton":
         return _newton(_with_ridge(matrix, ridge), power, iterations)[0]
-    values, vectors = torch.linalg.eigh(_double(matrix))
+    values, vectors = eigh(_double(matrix))
     values = values.clamp(min=0.0)
     values = values + ridge * values.norm(dim=-1, keepdim=True)
     floor = values.shape[-1] * torch.finfo(values.dtype).eps * values[..., -1:]
@@ -160,7 +161,7 @@ class _InverseRoot(torch.autograd.Function):
             found, steps = _newton(matrix, power, iterations, tolerance)
             residual = _residual(matrix, found, power)
         if not by_newton or (route == "auto" and not bool((residual <= tolerance).all())):
-            values, vectors = torch.linalg.eigh(_double(matrix))
+            values, vectors = eigh(_double(matrix))
             found = ((vectors * values[..., None, :] ** (-1 / power)) @ vectors.mH).to(matrix.dtype)
             residual = _residual(matrix, found, power)
         context.save_for_backward(matrix)
@@ -173,7 +174,7 @@ class _InverseRoot(torch.autograd.Function):
         first_only("inverse roots")
         (matrix,), (gradient, *_), power = context.saved_tensors, gradients, context.power
         assert gradient is not None
-        values, vectors = torch.linalg.eigh(_double(matrix))
+        values, vectors = eigh(_double(matrix))
         roots = values ** (1 / power)
         first, second = roots[..., :, None], roots[..., None, :]
         # (1/a - 1/b) / (a^p - b^p) without a difference

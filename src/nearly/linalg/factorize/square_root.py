@@ -15,6 +15,7 @@ from nearly.core.validate import as_floating, describe, require_parameters
 from nearly.linalg.derivatives import first_only
 from nearly.linalg.orthogonalize._schedules import NEWTON_SCHULZ, minimax_schedule
 from nearly.linalg.scaling import binary_scale
+from nearly.linalg.threads import eigh
 
 if TYPE_CHECKING:
     from jaxtyping import Num
@@ -150,7 +151,7 @@ class _Root(torch.autograd.Function):
             root, inverted, residual, steps = _coupled(matrix, chosen, least, tolerance, iterations, inverse)
             pair = root, inverted
         if chosen == "eigh" or (route == "auto" and not bool((residual <= tolerance).all())):
-            values, vectors = torch.linalg.eigh(matrix)
+            values, vectors = eigh(matrix)
             # Eigenvalues within round-off of zero are zero.
             roots = torch.where(values.abs() <= n * epsilon * values.abs().amax(-1, keepdim=True), 0.0, values).sqrt()
             powers = roots.reciprocal() if inverse else roots
@@ -327,7 +328,7 @@ def lyapunov(
         c = x @ upper + c @ diagonal
         x = x @ diagonal
         square = x @ x
-    values, vectors = torch.linalg.eigh(root)
+    values, vectors = eigh(root)
     return vectors @ (vectors.mH @ right @ vectors / (values[..., :, None] + values[..., None, :])) @ vectors.mH
 
 

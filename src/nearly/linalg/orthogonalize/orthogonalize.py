@@ -20,6 +20,7 @@ from nearly.linalg.orthogonalize._polynomials import (
 from nearly.linalg.orthogonalize._schedules import MUON, MUON_STEPS, NEWTON_SCHULZ, minimax_schedule
 from nearly.linalg.products import hermitian_product, multiply_add
 from nearly.linalg.scaling import binary_scale
+from nearly.linalg.threads import svd
 
 if TYPE_CHECKING:
     from jaxtyping import Num
@@ -119,6 +120,6 @@ def bjorck(matrices: Num[Tensor, "*batch m n"], steps: int = 1) -> Num[Tensor, "
 
 
 def _partial_isometry(x: Tensor) -> Tensor:
-    left, values, right = torch.linalg.svd(x, full_matrices=False)
+    left, values, right = svd(x)
     resolved = values > max(x.shape[-2:]) * torch.finfo(values.dtype).eps * values[..., :1]
     return (left * resolved[..., None, :]) @ right

@@ -20,6 +20,7 @@ from nearly.linalg.orthogonalize._polynomials import (
 )
 from nearly.linalg.orthogonalize._schedules import MUON, MUON_STEPS, NEWTON_SCHULZ, minimax_schedule
 from nearly.linalg.scaling import binary_scale
+from nearly.linalg.threads import eigh, svd
 
 if TYPE_CHECKING:
     from jaxtyping import Num
@@ -149,7 +150,7 @@ def _take(
 ) -> tuple[Tensor, Tensor | int, Tensor]:
     """Factor, steps and orthogonality errors of one route."""
     if route == "svd":
-        left, _, right = torch.linalg.svd(scaled, full_matrices=False)
+        left, _, right = svd(scaled)
         factor = left @ right
         return factor, 1, _probed_orthogonality(factor)
     if route == "gram":
@@ -205,7 +206,7 @@ def _probed_orthogonality(factor: Tensor) -> Tensor:
 
 def _by_gram(scaled: Tensor) -> Tensor:
     double = scaled.to(torch.complex128 if scaled.is_complex() else torch.float64)
-    values, vectors = torch.linalg.eigh(double.mH @ double)
+    values, vectors = eigh(double.mH @ double)
     # Values at the level of round-off are directions that A does not resolve; the residual tells of them.
     floor = GRAM_LOSS * torch.finfo(values.dtype).eps * values[..., -1:].abs().clamp(min=torch.finfo(values.dtype).tiny)
     inverse = torch.where(values > floor, values.clamp(min=floor).rsqrt(), 0.0)
@@ -243,7 +244,7 @@ class _Polar(torch.autograd.Function):
         matrix, factor = context.saved_tensors
         (gradient,) = gradients
         symmetric = factor.mH @ matrix
-        values, vectors = torch.linalg.eigh((symmetric + symmetric.mH) / 2)
+        values, vectors = eigh((symmetric + symmetric.mH) / 2)
         inner = factor.mH @ gradient
         turned = vectors.mH @ (inner - inner.mH) @ vectors / (values[..., :, None] + values[..., None, :])
         outside = (gradient - factor @ inner) @ ((vectors / values[..., None, :]) @ vectors.mH)

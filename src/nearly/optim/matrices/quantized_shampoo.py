@@ -12,6 +12,7 @@ from torch import Tensor
 from nearly.linalg.orthogonalize import bjorck
 from nearly.linalg.products import hermitian_product
 from nearly.linalg.quantize import Quantized, quantize
+from nearly.linalg.threads import eigh
 from nearly.optim._matrices import each_matrix, gathered, ranks_of
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
@@ -105,7 +106,7 @@ class _QuantizedKronecker(Transform):
 
 
 def _eigenvectors(moments: Tensor) -> Tensor:
-    return torch.linalg.eigh(moments.double())[1].to(moments.dtype)
+    return eigh(moments.double())[1].to(moments.dtype)
 
 
 def _read(step: Step, name: str, pieces: list[Tensor], make: Callable[[Tensor], Tensor]) -> list[Tensor]:
