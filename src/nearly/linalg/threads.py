@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cache
+from threading import Barrier
 from typing import Any
 
 import scipy.linalg.lapack
@@ -50,7 +51,7 @@ def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
         >>> eigh(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))[0].tolist()
         [1.0, 2.0]
     """
-    return _shared(torch.linalg.eigh, matrices)
+    return _by_matrix(torch.linalg.eigh, matrices)
 
 
 def svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,10 +61,10 @@ def svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         >>> svd(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))[1].tolist()
         [2.0, 1.0]
     """
-    return _shared(lambda part: torch.linalg.svd(part, full_matrices=False), matrices)
+    return _by_matrix(lambda part: torch.linalg.svd(part, full_matrices=False), matrices)
 
 
-def _shared(function: Callable[[Tensor], Any], matrices: Tensor) -> Any:
+def _by_matrix(function: Callable[[Tensor], Any], matrices: Tensor) -> Any:
     threads, count = torch.get_num_threads(), matrices.shape[:-2].numel()
     work = count * matrices.shape[-1] * matrices.shape[-2] * min(matrices.shape[-2:])
     # Wrappers (of `torch.func`) and recorded derivatives belong to the thread that made them.
@@ -72,20 +73,30 @@ def _shared(function: Callable[[Tensor], Any], matrices: Tensor) -> Any:
     if matrices.device.type != "cpu" or not 1 < threads <= count or work < WORTH_SHARING or not plain or recorded:
         return function(matrices)
 
-    def part(piece: Tensor) -> Any:
-        with torch.no_grad():  # modes too are each thread's own
-            return function(piece)
+    flat = matrices.flatten(0, -3)
+    # Workers put the parts together: torch's own threads, once woken, spin for milliseconds on the cores that are wanted.
+    found = [each.new_empty(count, *each.shape[1:]) for each in function(flat[:0])]
 
-    parts = _pool(os.getpid(), threads).map(part, matrices.flatten(0, -3).chunk(threads))
-    return tuple(torch.cat(each).unflatten(0, matrices.shape[:-2]) for each in zip(*parts, strict=True))
+    def put(place: slice) -> None:
+        with torch.no_grad():  # modes are each thread's own
+            for whole, each in zip(found, function(flat[place]), strict=True):
+                whole[place] = each
+
+    width = -(-count // threads)
+    list(_pool(os.getpid(), threads).map(put, [slice(start, start + width) for start in range(0, count, width)]))
+    return tuple(each.unflatten(0, matrices.shape[:-2]) for each in found)
 
 
 @cache
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process, as those of another do not live on in a fork of it."""
-    return ThreadPoolExecutor(threads, f"nearly-{process}", _one_thread)
+    """Threads of this process (those of another do not live on in a fork of it), each with one thread for what it calls."""
+    pool, all_there = ThreadPoolExecutor(threads, f"nearly-{process}"), Barrier(threads)
 
+    def begin(_: int) -> None:
+        all_there.wait()
+        torch.get_num_threads()  # takes over the number that new threads begin with, which would otherwise happen later
+        torch.set_num_threads(1)  # this thread's, for OpenMP and MKL, and what new threads begin with
 
-def _one_thread() -> None:
-    torch.get_num_threads()  # makes torch set this thread's number, which is then its own in OpenMP
-    ThreadpoolController().select(user_api="openmp").limit(limits=1)
+    list(pool.map(begin, range(threads)))
+    torch.set_num_threads(threads)
+    return pool

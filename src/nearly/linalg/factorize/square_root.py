@@ -39,9 +39,9 @@ CARD = {
 }
 
 DEGREE = 5  # of the published approximants
-SMALL = (
-    64  # on one core the five steps of `minimax` take 0.36 of an eigendecomposition's time at n = 32, 1.4 at n = 128
-)
+# On one core the five steps of `minimax` take 0.36 of an eigendecomposition's time at n = 32, 1.4 at n = 128; with a gradient 1.3
+# at n = 32, but 0.4 on four cores, which they share better.
+SMALL = 64
 ROUND_OFF = 4.0  # of products, in units of epsilon sqrt(n); beyond it `auto` takes eigenvectors
 SYMMETRY = 1e-4  # entries of A - A^T beyond this fraction of the largest are not round-off
 EXTRA = 20  # steps of Newton-Schulz beyond the schedule: each multiplies small eigenvalues by 15/8
@@ -69,9 +69,10 @@ def square_root(
       Matrix Square Root", arXiv:2201.08663); `taylor`: its Taylor polynomial of degree 5 (their MTP).
     - `eigh`: eigenvectors; also for semidefinite matrices, where the root is asked.
 
-    `auto` takes `minimax` on accelerators and, where no derivative will be asked, for n of at most 64; `eigh` elsewhere, and where
-    products have not brought the tolerance. (One core, 256 matrices of 32 x 32, condition 100, float32: 5.9 ms by `minimax`, 9.8 by
-    `eigh`; with the backward pass 16 and 13, and 30 by Newton-Schulz of the same accuracy.)
+    `auto` takes `minimax` on accelerators and for n of at most 64, but on a single thread only where no derivative will be asked;
+    `eigh` elsewhere, one matrix per thread, and where products have not brought the tolerance. (256 matrices of 32 x 32, condition
+    100, float32, by `minimax` and by torch's eigenvectors: 6.4 and 12 ms on one core, with the backward pass 20 and 15; on four
+    cores 2.8 and 20, with the backward pass 7.6 and 22.)
 
     Derivatives solve $X H + H X = G$: after `eigh` in its eigenvectors, which is right for repeated eigenvalues too; after
     products by `lyapunov`, their sign iteration with better coefficients, to the same tolerance, where only the
@@ -143,7 +144,8 @@ class _Root(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         n, steps, pair = matrix.shape[-1], torch.ones(matrix.shape[:-2], dtype=torch.int64, device=matrix.device), None
         epsilon = float(torch.finfo(matrix.dtype).eps)
-        quick = matrix.device.type != "cpu" or (n <= SMALL and not context.needs_input_grad[0])
+        alone = context.needs_input_grad[0] and torch.get_num_threads() == 1
+        quick = matrix.device.type != "cpu" or (n <= SMALL and not alone)
         chosen = route
         if route == "auto":
             chosen = "minimax" if quick and tolerance >= ROUND_OFF * epsilon * math.sqrt(n) else "eigh"

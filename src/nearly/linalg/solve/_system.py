@@ -144,6 +144,12 @@ def _refine(
     near, scale = near_one(matrix)
     unit = binary_scale(columns, -2)
     right = columns / unit
+    product = near.__matmul__
+    if recipe.symmetric and isinstance(near, Tensor) and near.layout == torch.strided:
+        # Rows times matrices take a half to a seventh of the time of matrices times columns (MKL, batches, n of 20 to 200); what is
+        # made from columns that lie as rows lies so too.
+        right = right.mT.contiguous().mT
+        product = lambda x: (x.mT @ near).mT  # noqa: E731
     size = right.norm(dim=-2)
     enough = tolerance * size
 
@@ -152,7 +158,7 @@ def _refine(
     broken, stuck = torch.zeros_like(taken, dtype=torch.bool), torch.zeros_like(taken, dtype=torch.bool)
     live = norm > enough
     while bool(live.any()) and (left := most - int(taken[live].max())) > 0:
-        cycle = recipe.run(near.__matmul__, applied, rest * live.unsqueeze(-2), enough, left)
+        cycle = recipe.run(product, applied, rest * live.unsqueeze(-2), enough, left)
         taken = taken + torch.where(live, cycle.taken, 0)
         trial = x + cycle.step
         new = right - near @ trial
