@@ -77,12 +77,19 @@ def test_first_step_of_rank_one_has_norm_one():
     assert float(torch.linalg.matrix_norm(found, 2)) == pytest.approx(1.0, rel=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(7, 5), (5, 2, 3), (4, 4), (1, 9)])
+@pytest.mark.parametrize("shape", [(7, 5), (5, 2, 3), (2, 3, 4, 2), (4, 4), (1, 9)])
 def test_blocks_are_put_together(shape):
     tensor = normal(*shape)
     pieces = blocks(tensor, 3)
     assert max(pieces.shape[1:]) <= 3
     torch.testing.assert_close(whole(pieces, tensor), tensor, rtol=0, atol=0)
+
+
+def test_tensors_of_many_axes_are_parted_where_their_factors_are_smallest():
+    gradients = [normal(3, 4, 2, 5, seed=i) for i in range(3)]
+    found, _ = stepped(lambda p: Shampoo(p, lr=0.1), gradients)
+    flat, _ = stepped(lambda p: Shampoo(p, lr=0.1), [g.reshape(12, 10) for g in gradients])
+    torch.testing.assert_close(found[-1].reshape(12, 10), flat[-1], rtol=0, atol=0)
 
 
 def test_blocks_have_factors_of_their_own():

@@ -46,10 +46,11 @@ class Shampoo(Optimizer):
     Beside gradients a float32 matrix (m, n) has a state of 8 (m^2 + n^2) bytes, 4 mn for momentum, and 4 mn for "rmsprop", 8 mn
     for "adam".
 
-    Departures from Anil et al.: (1) convolutions and other tensors are matrices of outputs against all else, not tensors with
-    small sides merged; vectors have no factors; (2) the ridge is a fraction of the Frobenius norm, which is at least the largest
-    eigenvalue that they take; (3) roots are made anew at the steps 1, 2, 4, ... at first, where they do without for some steps;
-    (4) momentum is a running mean, so that it does not enlarge steps; (5) L and R are unbiased.
+    Departures from Anil et al.: (1) convolutions and other tensors are matrices, their axes parted where the factors are smallest
+    (mostly outputs against all else), not tensors with small sides merged; vectors have no factors; (2) the ridge is a fraction of
+    the Frobenius norm, which is at least the largest eigenvalue that they take; (3) roots are made anew at the steps 1, 2, 4, ...
+    at first, where they do without for some steps; (4) momentum is a running mean, so that it does not enlarge steps; (5) L and R
+    are unbiased.
 
     Source: Gupta, Koren, Singer 2018, "Shampoo: Preconditioned Stochastic Tensor Optimization", arXiv:1802.09568, algorithm 1;
     Anil, Gupta, Koren, Regan, Singer 2020, "Scalable Second Order Optimization for Deep Learning", arXiv:2002.09018.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from nearly.linalg.factorize import inverse_root_of
 from nearly.linalg.products import hermitian_product
-from nearly.optim._matrices import as_matrix, each_matrix, gathered, ranks_of, spread_like
+from nearly.optim._matrices import each_matrix, gathered, ranks_of, spread_like
 from nearly.optim._vectors import wide
 from nearly.optim.step import Transform
 
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
 class Kronecker(Transform):
     r"""Shampoo's directions $L^{-1/p} U R^{-1/p}$, of running means L of $U U^T$ and R of $U^T U$, unbiased.
 
-    Tensors are matrices, the first side against all others, cut into blocks of equal shapes where a side is longer than `block`,
-    each with factors of its own. Sums and roots are in single precision at least, eigenvectors on CPUs in double; on accelerators
-    roots are found by products. Roots are made anew at every `every`-th step, and at first at the steps 1, 2, 4, 8 and so on, as
-    the first moments have too low a rank to be kept; blocks of equal shapes are one batch, shared out over ranks. Zero moments
-    give zero.
+    Tensors are matrices (see `sides`), cut into blocks of equal shapes where a side is longer than `block`, each with factors of
+    its own. Sums and roots are in single precision at least, eigenvectors on CPUs in double; on accelerators roots are found by
+    products. Roots are made anew at every `every`-th step, and at first at the steps 1, 2, 4, 8 and so on, as the first moments
+    have too low a rank to be kept; blocks of equal shapes are one batch, shared out over ranks. Zero moments give zero.
 
     Source: Gupta, Koren, Singer 2018, "Shampoo: Preconditioned Stochastic Tensor Optimization", arXiv:1802.09568, algorithm 1;
     Anil, Gupta, Koren, Regan, Singer 2020, arXiv:2002.09018, sections 3 and 4.
@@ -83,6 +83,17 @@ def refreshes(number: int, every: int) -> bool:
     return number % every == 0 or (number < every and number & (number - 1) == 0)
 
 
+def sides(shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a tensor as a matrix, its axes parted where factors of both sides take the least memory.
+
+    Example:
+        >>> sides((64, 32, 3, 3)), sides((16, 16, 12, 12)), sides((5,))
+        ((64, 288), (256, 144), (5, 1))
+    """
+    pairs = [(math.prod(shape[:k]), math.prod(shape[k:])) for k in range(1, max(2, len(shape)))]
+    return min(pairs, key=lambda pair: pair[0] ** 2 + pair[1] ** 2)
+
+
 def cut(shape: Sequence[int], block: int) -> tuple[int, int, int, int]:
     """How a tensor is cut: blocks down and across, and rows and columns of each, zeros at the edges included.
 
@@ -90,7 +101,7 @@ def cut(shape: Sequence[int], block: int) -> tuple[int, int, int, int]:
         >>> cut((5, 3, 2), 4)
         (2, 2, 3, 3)
     """
-    rows, columns = shape[0], torch.Size(shape[1:]).numel()
+    rows, columns = sides(shape)
     down, across = -(-rows // block), -(-columns // block)
     return down, across, -(-rows // down), -(-columns // across)
 
@@ -98,7 +109,7 @@ def cut(shape: Sequence[int], block: int) -> tuple[int, int, int, int]:
 def blocks(tensor: Tensor, block: int) -> Tensor:
     """A tensor's blocks in single precision at least, shape (blocks, rows, columns)."""
     down, across, rows, columns = cut(tensor.shape, block)
-    matrix = as_matrix(tensor).to(wide(tensor.dtype))
+    matrix = tensor.reshape(sides(tensor.shape)).to(wide(tensor.dtype))
     if down == across == 1:
         return matrix[None]
     margins = (0, across * columns - matrix.shape[1], 0, down * rows - matrix.shape[0])
@@ -108,7 +119,7 @@ def blocks(tensor: Tensor, block: int) -> Tensor:
 
 def whole(pieces: Tensor, like: Tensor) -> Tensor:
     """Blocks put together, in shape and dtype of the tensor they came from, and distributed as that is."""
-    matrix_shape = like.shape[0], like.numel() // like.shape[0]
+    matrix_shape = sides(like.shape)
     if len(pieces) > 1:
         rows, columns = pieces.shape[1:]
         down, across = -(-matrix_shape[0] // rows), -(-matrix_shape[1] // columns)

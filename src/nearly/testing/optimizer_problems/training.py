@@ -17,7 +17,7 @@ class OddShapes(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(3, 4)
-        shapes = ((), (1,), (5,), (1, 1), (6, 2), (2, 3, 2, 2))
+        shapes = ((), (1,), (5,), (1, 1), (6, 2), (4, 3, 2, 1))
         self.others = nn.ParameterList([torch.zeros(shape) for shape in shapes])
 
 
