@@ -9,7 +9,7 @@ from torch import nn
 
 from nearly.core.errors import BadInput
 from nearly.optim import OptimalInputGain
-from nearly.optim.newton.input_gain import _solution
+from nearly.optim.newton._one_hidden_layer import least_solution
 
 DRAW = torch.Generator().manual_seed(0)
 ROWS = torch.randn(30, 3, dtype=torch.float64, generator=DRAW) @ torch.randn(3, 3, dtype=torch.float64, generator=DRAW)
@@ -98,7 +98,7 @@ def test_moves_that_raise_the_errors_are_halved():
 def test_singular_equations_have_the_least_solution():
     half = torch.randn(6, 3, dtype=torch.float64, generator=DRAW)
     right = half @ torch.randn(3, 2, dtype=torch.float64, generator=DRAW)
-    found = _solution(half @ half.T, right)
+    found = least_solution(half @ half.T, right)
     torch.testing.assert_close(found, torch.linalg.pinv(half @ half.T) @ right, rtol=1e-6, atol=1e-8)
 
 

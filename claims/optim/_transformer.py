@@ -1,4 +1,7 @@
-"""A tiny pre-norm transformer decoder, and text that ships with Python to train it on."""
+"""A tiny pre-norm transformer decoder, and text that ships with Python to train it on.
+
+Not that of `nearly.optim.trainings`, whose biases, gains and fixed scale of logits claims on widths and rates vary or leave out.
+"""
 
 from __future__ import annotations
 

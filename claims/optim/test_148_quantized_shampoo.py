@@ -3,26 +3,30 @@
 Roots: five positive definite 200 x 200 matrices with eigenvalues from 1 to 1e-4, evenly spaced in logarithm; relative errors of
 inverse fourth roots, in Frobenius norm, with eigenvectors in four bits against those with the matrix in four bits but for its
 diagonal, eigenvalues below a ridge raised to it, the best of five for each matrix (without one the errors are near 2).
-Digits: a perceptron (64, 128, 128, 10), 20 epochs, 500 digits held out, six seeds, mean accuracies within 0.5 points; both with
-rates falling from 0.5 to 0, a ridge of 1e-4, momentum 0 and the gradient's size, so that the state, at most 1/6 of Shampoo's, is
-all factors and roots but for the biases' AdamW. With a ridge of 1e-6 and rate 0.3 four bits lose 0.53 points.
+Digits: a perceptron (64, 128, 128, 10), 20 epochs, 500 digits held out, six seeds, mean accuracies within 0.5 points; both with a
+rate falling to 0, and a ridge, that are best for Shampoo in mean held-out loss over six seeds and a split of their own (at a rate
+of 1 some diverge), momentum 0 and the gradient's size, so that the state, at most 1/6 of Shampoo's, is all factors and roots but
+for the biases' AdamW. At lower rates four bits may lose more: 0.53 points at 0.3 with a ridge of 1e-6.
 Rejected broken variant, run below: eigenvectors used as they are read, not made orthogonal; the roots tell, accuracies do not.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import torch
 from claims.optim._autoencoder import digits
 from torch import Tensor, nn
 
+from nearly.core.errors import BadInput
 from nearly.linalg.orthogonalize import bjorck
 from nearly.linalg.quantize import quantize
 from nearly.optim import QuantizedShampoo, Shampoo, held_bytes
 from nearly.optim.matrices.quantized_shampoo import FORMAT, REPAIRS
 
-SEEDS = range(6)
+SEEDS, TUNING = range(6), range(1_000, 1_006)
 RIDGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
@@ -59,14 +63,15 @@ def test_digits(record: Any) -> None:
     from sklearn.datasets import load_digits
 
     points, classes = digits(), torch.from_numpy(load_digits(return_X_y=True)[1])
-    split = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
-    kept, held = split[500:], split[:500]
 
-    def trained(member: Any, seed: int) -> tuple[float, int]:
+    def trained(member: Any, seed: int, rate: float, ridge: float, split: int = 0) -> tuple[float, float, int]:
+        """Loss, and percent right, on 500 digits that the split holds out; bytes of state."""
+        order = torch.randperm(len(points), generator=torch.Generator().manual_seed(split))
+        held, kept = order[:500], order[500:]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
-        settings: dict[str, Any] = {"betas": (0.0, 0.99), "graft": "gradient", "lr": 0.5, "ridge": 1e-4}
+        settings: dict[str, Any] = {"betas": (0.0, 0.99), "graft": "gradient", "lr": rate, "ridge": ridge}
         optimizer = member(model.parameters(), rest={"lr": 1e-2}, **settings)
         scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=20)
         draw = torch.Generator().manual_seed(seed)
@@ -74,15 +79,25 @@ def test_digits(record: Any) -> None:
             for rows in kept[torch.randperm(len(kept), generator=draw)].split(64):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(points[rows]), classes[rows]).backward()
-                optimizer.step()
+                try:
+                    optimizer.step()
+                except BadInput:  # gradients are not finite
+                    return math.inf, 0.0, held_bytes(optimizer)
             scheduler.step()
         with torch.no_grad():
-            right = model(points[held]).argmax(dim=1) == classes[held]
-        return 100 * float(right.double().mean()), held_bytes(optimizer)
+            scores = model(points[held])
+        loss = float(nn.functional.cross_entropy(scores, classes[held]))
+        return loss, 100 * float((scores.argmax(dim=1) == classes[held]).double().mean()), held_bytes(optimizer)
 
-    runs = {member: [trained(member, seed) for seed in SEEDS] for member in (QuantizedShampoo, Shampoo)}
-    (ours, small), (theirs, large) = ((sum(one[0] for one in run) / len(SEEDS), run[0][1]) for run in runs.values())
-    record(claim="148: accuracy on held-out digits, percent (32 bits)", measured=ours, baseline=theirs)
+    def tuning_loss(settings: tuple[float, float]) -> float:
+        return sum(trained(Shampoo, seed, *settings, split=TUNING[0])[0] for seed in TUNING)
+
+    best = min(itertools.product((0.25, 0.5, 1.0), (1e-6, 1e-4)), key=tuning_loss)  # ridges: Shampoo's own, and ours
+    runs = {member: [trained(member, seed, *best) for seed in SEEDS] for member in (QuantizedShampoo, Shampoo)}
+    (ours, small), (theirs, large) = ((sum(one[1] for one in run) / len(SEEDS), run[0][2]) for run in runs.values())
+    given = f"rate {best[0]:g}, ridge {best[1]:g}"
+    record(claim=f"148: accuracy on held-out digits, percent, {given} (32 bits)", measured=ours, baseline=theirs)
     record(claim="148: bytes of state (32 bits)", measured=small, baseline=large)
     assert ours >= theirs - 0.5
+    assert theirs > 95  # it has not diverged
     assert small <= large / 6

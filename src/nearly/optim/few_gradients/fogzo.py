@@ -91,7 +91,7 @@ class Fogzo(Optimizer):
         share: $\beta$, in [0, 1).
         spread: $\epsilon$, 0.29 quantization steps.
         count: n.
-        rule: "descent", or "adam" for Adam's steps along the estimate.
+        rule: "descent", or "adam" for Adam's steps along the estimate, which has 8 bytes of state for every number.
         weight_decay: decoupled.
         options: see `Options`.
 

@@ -112,7 +112,7 @@ class Bloop(Optimizer):
         lr: rate.
         weight: w.
         decay: of the running mean.
-        rule: "descent", or "adam" for Adam's steps along the direction.
+        rule: "descent", or "adam" for Adam's steps along the direction, which has another 8 bytes of state for every number.
         weight_decay: decoupled.
         options: see `Options`.
 

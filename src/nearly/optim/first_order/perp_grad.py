@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
+from nearly.optim._vectors import dots
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform, norms, times
 from nearly.optim.transforms import Moments
@@ -46,22 +47,15 @@ class Perpendicular(Transform):
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The updates, turned."""
         lengths, sizes = norms(updates), norms(step.parameters)
-        # <p, u> by the norm of the sum, so that distributed tensors need no product of their own.
         unit = times(step.parameters, torch.where(sizes > 0, 1 / sizes, 0.0))
         found = list(updates)
         for _ in range(2):  # the second pass takes off what the first one's rounding left
-            dots = torch.stack([_sum(one * other) for one, other in zip(unit, found, strict=True)])
-            found = list(torch._foreach_sub(found, times(unit, dots)))
+            found = list(torch._foreach_sub(found, times(unit, dots(unit, found))))
         left = norms(found)
         resolved = left > 1e3 * torch.finfo(left.dtype).eps * lengths
         turned = times(found, torch.where(resolved, lengths / torch.where(left > 0, left, 1.0), 0.0))
         kept = times(updates, (~resolved).to(left.dtype))
         return list(torch._foreach_add(turned, kept))
-
-
-def _sum(tensor: Tensor) -> Tensor:
-    found = tensor.sum()
-    return found.full_tensor() if hasattr(found, "full_tensor") else found
 
 
 class PerpGrad(Optimizer):

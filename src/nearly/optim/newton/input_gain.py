@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nearly.core.errors import BadInput
 from nearly.core.validate import describe
 from nearly.optim._vectors import safe_ratio, wide
+from nearly.optim.newton._one_hidden_layer import hidden_weights, output_weights
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
 
@@ -56,7 +57,7 @@ class _TwoStages(Transform):
         Raises:
             BadInput: in the first step, where the loss is no sum of squares.
         """
-        rate, saved = step.group["lr"], [parameter.clone() for parameter in step.parameters]
+        saved = [parameter.clone() for parameter in step.parameters]
         layers, loss = step.layers(), -step.loss if step.group["maximize"] else step.loss
         rows = len(layers[-1].inputs)
         slope = layers[-1].output_gradients.to(wide(loss.dtype))
@@ -65,22 +66,24 @@ class _TwoStages(Transform):
         error = unit * slope
         moves: dict[int, Tensor] = {}
         if step.number == 1:
-            found, error = self._output_weights(layers[-1], error, step, rate)
+            found, error = output_weights(layers[-1], error, step)
             _add(moves, found)
-            now = self._moved(step, saved, moves, rate)
+            now = self._moved(step, saved, moves)
             squares = safe_ratio(error.square().sum(), unit) / 2
             if bool((now - squares).abs() > SLACK * torch.finfo(loss.dtype).eps ** 0.5 * loss.abs()):
                 requirement = "one whose loss is a multiple of the sum of squared errors"
                 raise BadInput("closure", requirement, f"one that goes to {float(now):.3g}, not {float(squares):.3g}")
             layers = _last(step, rows)
-        hidden = self._hidden_weights(layers, error, step) if len(layers) > 1 else {}
+        hidden: dict[int, Tensor] = {}
+        if len(layers) > 1:
+            hidden = hidden_weights(layers, error, step, self.activation, whitened=self.whitened, gains=self.gains)
         for trial in range(self.halvings + 1):
             tried = dict(moves)
             _add(tried, {key: 0.5**trial * move for key, move in hidden.items()})
-            self._moved(step, saved, tried, rate)
+            self._moved(step, saved, tried)
             output = _last(step, rows)[-1]
             slope = output.output_gradients.to(error.dtype)
-            found, after = self._output_weights(output, unit * slope, step, rate)
+            found, after = output_weights(output, unit * slope, step)
             _add(tried, found)
             if bool(after.square().sum() <= error.square().sum()):
                 moves = tried
@@ -91,75 +94,14 @@ class _TwoStages(Transform):
             for parameter in step.parameters
         ]
 
-    def _moved(self, step: Step, saved: list[Tensor], moves: dict[int, Tensor], rate: float) -> Tensor:
+    def _moved(self, step: Step, saved: list[Tensor], moves: dict[int, Tensor]) -> Tensor:
         """The loss, negative where it is maximized, after these moves."""
         torch._foreach_copy_(step.parameters, saved)
         for parameter in step.parameters:
             if id(parameter) in moves:
-                parameter.add_(moves[id(parameter)].to(parameter.dtype), alpha=rate)
+                parameter.add_(moves[id(parameter)].to(parameter.dtype), alpha=step.group["lr"])
         loss, _ = step.evaluate()
         return -loss if step.group["maximize"] else loss
-
-    def _output_weights(
-        self, output: Layer, error: Tensor, step: Step, rate: float
-    ) -> tuple[dict[int, Tensor], Tensor]:
-        """The move to the least squares, and the errors after it."""
-        columns = _columns(output, step)
-        move = -_solution(columns.T @ columns, columns.T @ error)
-        return _split(output, step, move.T), error + rate * columns @ move
-
-    def _hidden_weights(self, layers: list[Layer], error: Tensor, step: Step) -> dict[int, Tensor]:
-        """The move along the negative gradient of whitened inputs, of which each has its gain."""
-        hidden, output = layers
-        columns = _columns(hidden, step)
-        change = torch.eye(columns.shape[1], dtype=columns.dtype, device=columns.device)
-        if self.whitened:
-            values, vectors = torch.linalg.eigh(columns.T @ columns / len(columns))
-            change = torch.where(_large(values), values.clamp(min=0).rsqrt(), 0.0) * vectors
-        inputs = columns @ change
-        gradient = hidden.output_gradients.to(columns.dtype).T @ inputs
-        with torch.enable_grad():
-            weight, bias = hidden.module.weight, hidden.module.bias
-            sums = nn.functional.linear(hidden.inputs, weight, bias).detach().requires_grad_()
-            (bend,) = torch.autograd.grad(self.activation(sums).sum(), sums)
-        outward = output.module.weight.detach().to(columns.dtype)
-        # Derivatives of output i by the gain of input m: x_m sum_k w_ik f'_k d_km.
-        sides = (bend.to(columns.dtype)[:, None, :] * outward) @ gradient
-        by_gains = (inputs[:, None, :] * sides).flatten(0, 1)
-        square, slope = by_gains.T @ by_gains, by_gains.T @ error.reshape(-1, 1)
-        gains = _solution(square, slope)[:, 0] if self.gains else safe_ratio(slope.sum(), square.sum())
-        return _split(hidden, step, (-gains * gradient) @ change.T)
-
-
-def _large(values: Tensor) -> Tensor:
-    """Which eigenvalues are more than rounding."""
-    return values > len(values) * torch.finfo(values.dtype).eps * values.abs().amax()
-
-
-def _solution(matrix: Tensor, right: Tensor) -> Tensor:
-    """Of least size, of a positive semidefinite system that may be singular: units that say the same as others."""
-    values, vectors = torch.linalg.eigh(matrix)
-    inverse = torch.where(_large(values), 1 / values, 0.0)
-    return vectors @ (inverse[:, None] * (vectors.T @ right))
-
-
-def _columns(layer: Layer, step: Step) -> Tensor:
-    """The inputs of the layer's parameters that are stepped: its own for the weights, ones for the bias."""
-    inputs, live = layer.inputs.to(wide(layer.inputs.dtype)), {id(parameter) for parameter in step.parameters}
-    found = [inputs] if id(layer.module.weight) in live else []
-    if id(layer.module.bias) in live:
-        found.append(inputs.new_ones(len(inputs), 1))
-    return torch.cat(found, 1)
-
-
-def _split(layer: Layer, step: Step, move: Tensor) -> dict[int, Tensor]:
-    """A move of the layer's columns, by parameter."""
-    live, found = {id(parameter) for parameter in step.parameters}, {}
-    if id(layer.module.weight) in live:
-        found[id(layer.module.weight)] = move[:, : layer.module.in_features]
-    if id(layer.module.bias) in live:
-        found[id(layer.module.bias)] = move[:, -1]
-    return found
 
 
 def _add(moves: dict[int, Tensor], more: dict[int, Tensor]) -> None:
@@ -235,7 +177,7 @@ class OptimalInputGain(Optimizer):
             advice = "Write OptimalInputGain(model.parameters(), module=model)."
             raise BadInput("module", requirement, describe(module), advice)
         self._activation = parts[1]
-        super().__init__(params, {"lr": lr, "direction": direction, "gains": gains, "halvings": halvings}, **options)
+        super().__init__(params, locals(), **options)
 
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
         """Both stages."""

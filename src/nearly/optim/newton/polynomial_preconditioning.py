@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 
+from nearly.linalg.lanczos import ritz_pairs
 from nearly.optim._vectors import flat, parts, safe_ratio
 from nearly.optim.newton._newton import hessian
 from nearly.optim.optimizer import Optimizer, Options
@@ -46,24 +47,11 @@ class _Krylov(Transform):
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The step."""
         gradient = flat(updates)
-        basis: list[Tensor] = []
-        images: list[Tensor] = []
-        next_ = gradient
-        for _ in range(min(self.degree + 1, len(gradient))):
-            for _ in range(2):  # Gram and Schmidt twice, as once loses orthogonality
-                for one in basis:
-                    next_ = next_ - (one @ next_) * one
-            basis.append(safe_ratio(next_, next_.norm()))
-            next_ = flat(step.product(parts(basis[-1], updates)))
-            images.append(next_)
-        span = torch.stack(basis, 1)
-        small = span.T @ torch.stack(images, 1)
-        values, vectors = torch.linalg.eigh((small + small.T) / 2)
+        values, vectors = ritz_pairs(lambda x: flat(step.product(parts(x, updates))), gradient, self.degree + 1)
         # Directions beyond an invariant subspace are zeros or noise.
         least = len(gradient) * torch.finfo(values.dtype).eps * values.abs().amax()
-        components = vectors.T @ (span.T @ gradient)
-        found = torch.where(values.abs() > least, safe_ratio(components, values.abs()), 0.0)
-        return parts(span @ (vectors @ found), updates)
+        found = torch.where(values.abs() > least, safe_ratio(vectors.T @ gradient, values.abs()), 0.0)
+        return parts(vectors @ found, updates)
 
 
 @dataclass(frozen=True)

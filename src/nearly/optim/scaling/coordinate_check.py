@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nearly.core.errors import BadInput, MissingExtra
+from nearly.core.drawing import new_figure
+from nearly.core.errors import BadInput
 from nearly.core.validate import describe, require_int
 
 if TYPE_CHECKING:
@@ -59,11 +60,7 @@ class CoordinateCheck:
         Raises:
             MissingExtra: matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingExtra("matplotlib", "plot", "drawing a coordinate check") from error
-        figure = Figure(figsize=(2.6 * len(self.layers) + 0.6, 3.0), layout="constrained")
+        figure = new_figure(2.6 * len(self.layers) + 0.6, 3.0, "drawing a coordinate check")
         panels = figure.subplots(1, len(self.layers), sharey=True, squeeze=False)[0]
         steps = self.changes.shape[1]
         for place, (panel, (layer, slope)) in enumerate(zip(panels, self.slopes().items(), strict=True)):
