@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nearly.core.errors import BadInput, FactorizationFailed
 from nearly.core.validate import as_floating, describe
-from nearly.linalg.operator import as_square
+from nearly.linalg.operator import as_square, on_parts
 from nearly.linalg.triangular import Product
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def deflation(
     Comparison of two-level preconditioners, doi:10.1007/s10915-009-9272-6, section 2.3, "BNN".
 
     Args:
-        matrix: A, symmetric positive definite, as `nearly.linalg.operator.as_square` takes it.
-        directions: V, of full rank.
-        preconditioner: P, symmetric positive definite; the identity by default.
+        matrix: A, symmetric or Hermitian positive definite, as `nearly.linalg.operator.as_square` takes it.
+        directions: V, of full rank; real where A is.
+        preconditioner: P, likewise; the identity by default.
 
     Returns:
         A map on residuals of shape (*batch, n, k).
@@ -45,23 +45,25 @@ def deflation(
         >>> [round(value, 3) for value in deflation(matrix, torch.eye(2)[:, :1])(torch.ones(2, 1)).flatten().tolist()]
         [100.0, 1.0]
     """
-    directions = as_floating("directions", directions, least_dimensions=2).detach()
-    matrix = as_square(matrix, directions.shape[-2])
+    directions = as_floating("directions", directions, least_dimensions=2, complex_too=True).detach()
+    matrix = as_square(matrix, directions.shape[-2], dtype=directions.dtype, complex_too=True)
+    if directions.is_complex() and not matrix.dtype.is_complex:
+        raise BadInput("directions", "real, as the matrix is", describe(directions))
     if directions.shape[:-1] != matrix.shape[:-1]:
         raise BadInput("directions", f"of shape {(*matrix.shape[:-1], 'm')}", describe(directions))
     directions = directions.to(matrix.dtype)
     with torch.no_grad():
         images = matrix @ directions
-        coarse, info = torch.linalg.cholesky_ex(directions.mT @ images)
+        coarse, info = torch.linalg.cholesky_ex(directions.mH @ images)
     if bool(info.any()):
         raise FactorizationFailed(
             "the matrix is not positive definite on the directions, or they are linearly dependent: orthonormalize them"
         )
 
     def apply(rest: Tensor) -> Tensor:
-        weights = torch.cholesky_solve(directions.mT @ rest, coarse)
+        weights = torch.cholesky_solve(directions.mH @ rest, coarse)
         left = rest - images @ weights
         other = left if preconditioner is None else preconditioner(left)
-        return other + directions @ (weights - torch.cholesky_solve(images.mT @ other, coarse))
+        return other + directions @ (weights - torch.cholesky_solve(images.mH @ other, coarse))
 
-    return apply
+    return apply if matrix.dtype.is_complex else on_parts(apply)

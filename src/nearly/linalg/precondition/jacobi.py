@@ -16,7 +16,7 @@ def jacobi(matrix: Any) -> Product:
     1969, Condition numbers and equilibration of matrices, doi:10.1007/BF02165096, theorem 4.1).
 
     Args:
-        matrix: A, dense of shape (*batch, n, n) or sparse of shape (n, n).
+        matrix: A, real or complex, dense of shape (*batch, n, n) or sparse of shape (n, n).
 
     Returns:
         A map on residuals of shape (*batch, n, k).
@@ -29,8 +29,8 @@ def jacobi(matrix: Any) -> Product:
         >>> jacobi([[2.0, 1.0], [1.0, 4.0]])(torch.ones(2, 1)).flatten().tolist()
         [0.5, 0.25]
     """
-    diagonal = diagonal_of(as_square(matrix)).detach()
+    diagonal = diagonal_of(as_square(matrix, complex_too=True)).detach()
     if not bool((diagonal != 0).all()):
         raise BadInput("matrix", "without zeros on its diagonal", f"{int((diagonal == 0).sum())} of them")
     inverse = (1 / diagonal).unsqueeze(-1)
-    return lambda rest: rest * inverse.to(rest.dtype)
+    return lambda rest: rest * inverse.to(rest.dtype.to_complex() if inverse.is_complex() else rest.dtype)

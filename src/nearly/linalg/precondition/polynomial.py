@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import require_float, require_int
-from nearly.linalg.operator import as_square
+from nearly.linalg.operator import as_square, on_parts
 from nearly.linalg.triangular import Product
 
 
@@ -17,14 +17,14 @@ def chebyshev(matrix: Any, *, low: float, high: float, steps: int) -> Product:
     r"""The preconditioner `r -> p(A) r`, p of degree `steps - 1`, by that many less one products with A.
 
     Among all polynomials of its degree `|1 - t p(t)|` is least on [low, high]: `1 / T_steps((high + low) / (high - low))`, at most
-    `2 q^steps` with `q = (sqrt(c) - 1) / (sqrt(c) + 1)`, `c = high / low`. For symmetric positive definite A with its eigenvalues
-    there `p(A) A` has a condition number of at most `(1 + e) / (1 - e)`, e that maximum. Eigenvalues above `high` are blown up, and
-    p(A) may then be indefinite; those in (0, low) are merely improved less.
+    `2 q^steps` with `q = (sqrt(c) - 1) / (sqrt(c) + 1)`, `c = high / low`. For symmetric or Hermitian positive definite A
+    with its eigenvalues there `p(A) A` has a condition number of at most `(1 + e) / (1 - e)`, e that maximum. Eigenvalues above
+    `high` are blown up, and p(A) may then be indefinite; those in (0, low) are merely improved less.
 
     Source: Saad 2003, Iterative methods for sparse linear systems, section 12.3.2.
 
     Args:
-        matrix: A, as `nearly.linalg.operator.as_square` takes it.
+        matrix: A, real or complex, as `nearly.linalg.operator.as_square` takes it.
         low: lower end of the interval, above 0.
         high: its upper end; `high = low` gives `neumann`.
         steps: degree and one.
@@ -45,12 +45,15 @@ def chebyshev(matrix: Any, *, low: float, high: float, steps: int) -> Product:
     if high < low:
         raise BadInput("high", f"at least low, {low}", high)
     require_int("steps", steps, least=1)
-    matrix = as_square(matrix)
+    matrix = as_square(matrix, complex_too=True)
 
     def subtract(rest: Tensor, x: Tensor, weight: float) -> Tensor:
         return (rest - weight * (matrix @ x)).detach()
 
-    return lambda rest: chebyshev_iteration(subtract, rest, steps, low, high)
+    def apply(rest: Tensor) -> Tensor:
+        return chebyshev_iteration(subtract, rest, steps, low, high)
+
+    return apply if matrix.dtype.is_complex else on_parts(apply)
 
 
 def neumann(matrix: Any, *, scale: float, steps: int) -> Product:
@@ -62,7 +65,7 @@ def neumann(matrix: Any, *, scale: float, steps: int) -> Product:
     processors, doi:10.1007/BF02243566.
 
     Args:
-        matrix: A, as `nearly.linalg.operator.as_square` takes it.
+        matrix: A, real or complex, as `nearly.linalg.operator.as_square` takes it.
         scale: w, below 2 over the largest eigenvalue.
         steps: terms.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import require_float
-from nearly.linalg.operator import as_square, diagonal_of, transpose
+from nearly.linalg.operator import adjoint, as_square, diagonal_of, on_parts
 from nearly.linalg.triangular import Product, triangular_solver
 
 
@@ -22,7 +22,7 @@ def symmetric_over_relaxation(matrix: Any, *, relaxation: float = 1.0) -> Produc
     Source: Axelsson 1972, A generalized SSOR method, doi:10.1007/BF01932955; Saad 2003, section 10.2.
 
     Args:
-        matrix: A, symmetric: dense, shape (*batch, n, n), or sparse, shape (n, n).
+        matrix: A, symmetric or Hermitian: dense, shape (*batch, n, n), or sparse, shape (n, n).
         relaxation: w, between 0 and 2.
 
     Returns:
@@ -37,14 +37,18 @@ def symmetric_over_relaxation(matrix: Any, *, relaxation: float = 1.0) -> Produc
         [0.5, 0.25]
     """
     w = require_float("relaxation", relaxation, above=0, below=2)
-    matrix = as_square(matrix)
+    matrix = as_square(matrix, complex_too=True)
     diagonal = diagonal_of(matrix).detach().unsqueeze(-1)
     if not bool((diagonal != 0).all()):
         raise BadInput("matrix", "without zeros on its diagonal", f"{int((diagonal == 0).sum())} of them")
-    turned = transpose(matrix)
+    turned = adjoint(matrix)
     assert isinstance(matrix, Tensor)  # operators have no diagonal
     assert isinstance(turned, Tensor)
     forward = triangular_solver(matrix.detach())(diagonal / w)
     backward = triangular_solver(turned.detach(), upper=True)(diagonal / w)
     middle = (2 / w - 1) * diagonal
-    return lambda rest: backward(middle * forward(rest))
+
+    def apply(rest: Tensor) -> Tensor:
+        return backward(middle * forward(rest))
+
+    return apply if matrix.is_complex() else on_parts(apply)

@@ -12,8 +12,7 @@ from torch import Tensor
 from nearly.core.errors import BadInput
 from nearly.core.solution import Solution, conclude
 from nearly.core.validate import as_floating, describe, tolerance_for
-from nearly.linalg.operator import Operator, as_square, csr, transpose
-from nearly.linalg.promotion import promoted
+from nearly.linalg.operator import Operator, adjoint, as_square, csr, on_parts
 from nearly.linalg.scaling import binary_scale
 
 if TYPE_CHECKING:
@@ -55,7 +54,8 @@ class Recipe:
         name: of the public function.
         run: one cycle.
         why: what it means where a cycle broke, and what would help.
-        symmetric: whether it is for symmetric matrices, which are their own transposes.
+        symmetric: whether it is for symmetric (or Hermitian) matrices, which are their own (conjugate) transposes.
+        complex_too: whether it takes complex systems.
         advice: what would help where steps ran out.
     """
 
@@ -63,6 +63,7 @@ class Recipe:
     run: Iteration
     why: str
     symmetric: bool
+    complex_too: bool = False
     advice: str = "raise iterations=, or give a preconditioner="
     inverse: str = "preconditioner"  # what its argument for an approximate inverse is called
 
@@ -98,9 +99,9 @@ def solve(
         BadInput: for what is no system.
         NotConverged: when the tolerance is not reached, and check is set.
     """
-    matrix, right = checked_system(matrix, right)
+    matrix, right = checked_system(matrix, right, complex_too=recipe.complex_too)
     tolerance = tolerance_for(tolerance, matrix.dtype, TOLERANCE)
-    applied = checked_inverse(recipe.inverse, preconditioner)
+    applied = checked_inverse(recipe.inverse, preconditioner, complex_too=right.is_complex())
     columns = right.unsqueeze(-1) if right.ndim == 1 else right
     most = 10 * columns.shape[-2] if iterations is None else iterations
     with torch.no_grad():
@@ -109,13 +110,13 @@ def solve(
     value, residual, taken, broken, stuck = (torch.cat(part, dim=-1) for part in zip(*found, strict=True))
     if torch.is_grad_enabled() and (right.requires_grad or getattr(matrix, "requires_grad", False)):
 
-        def adjoint(gradient: Tensor) -> Tensor:
-            turned = matrix if recipe.symmetric and not isinstance(matrix, Tensor) else transpose(matrix)
-            other = preconditioner if recipe.symmetric else _transposed_preconditioner(preconditioner)
+        def backward(gradient: Tensor) -> Tensor:
+            turned = matrix if recipe.symmetric and not isinstance(matrix, Tensor) else adjoint(matrix)
+            other = preconditioner if recipe.symmetric else _adjoint_preconditioner(preconditioner, right.dtype)
             limits: dict[str, Any] = {"tolerance": tolerance, "iterations": iterations, "check": True}
             return solve(recipe, turned, gradient, other, **limits).value
 
-        value = implicit(matrix, columns, value, adjoint)
+        value = implicit(matrix, columns, value, backward)
     if right.ndim == 1:
         value, residual, taken, broken, stuck = (part.squeeze(-1) for part in (value, residual, taken, broken, stuck))
     why = recipe.why
@@ -145,11 +146,13 @@ def _refine(
     unit = binary_scale(columns, -2)
     right = columns / unit
     product = near.__matmul__
-    if recipe.symmetric and isinstance(near, Tensor) and near.layout == torch.strided:
-        # Rows times matrices take a half to a seventh of the time of matrices times columns (MKL, batches, n of 20 to 200); what is
-        # made from columns that lie as rows lies so too.
+    if isinstance(near, Tensor) and near.layout == torch.strided:
+        # Rows times matrices take half to all of the time of matrices times columns (MKL, batches, n of 20 to 1,000); what is made
+        # from columns that lie as rows lies so too.
         right = right.mT.contiguous().mT
-        product = lambda x: (x.mT @ near).mT  # noqa: E731
+        product = lambda x: (x.mT @ near.mT).mT  # noqa: E731
+    if right.is_complex() and not near.dtype.is_complex:
+        product = on_parts(product)
     size = right.norm(dim=-2)
     enough = tolerance * size
 
@@ -161,7 +164,7 @@ def _refine(
         cycle = recipe.run(product, applied, rest * live.unsqueeze(-2), enough, left)
         taken = taken + torch.where(live, cycle.taken, 0)
         trial = x + cycle.step
-        new = right - near @ trial
+        new = right - product(trial)
         now = new.norm(dim=-2)
         better = live & (now < norm)
         stuck = stuck | (live & ~(now <= ENOUGH_PROGRESS * norm) & ~(now <= enough) & (cycle.taken < left))
@@ -171,7 +174,7 @@ def _refine(
         live = (norm > enough) & ~broken & ~stuck
     value = x * unit / scale
     # From the value that is returned: large and small ones may have left the range of their type.
-    norm = (right - near @ (value * scale / unit)).norm(dim=-2)
+    norm = (right - product(value * scale / unit)).norm(dim=-2)
     return value, norm / size.clamp(min=torch.finfo(size.dtype).tiny), taken, broken, stuck
 
 
@@ -193,7 +196,7 @@ def implicit(matrix: Tensor | Operator, right: Tensor, value: Tensor, adjoint: P
         matrix: A; operators have none.
         right: b, columns side by side.
         value: x, detached.
-        adjoint: the map `g -> A^-T g`, differentiable itself.
+        adjoint: the map `g -> A^-H g`, differentiable itself.
 
     Returns:
         x.
@@ -217,18 +220,21 @@ class _Implicit(torch.autograd.Function):
         if not context.needs_input_grad[0]:
             return None, found, None, None
         if matrix.layout == torch.strided:
-            return -found @ x.mT, found, None, None
+            slope = -found @ x.mH
+            return slope if matrix.is_complex() else slope.real, found, None, None
         starts, columns = matrix.crow_indices(), matrix.col_indices()
-        values = -(found[torch.repeat_interleave(starts.diff())] * x[columns]).sum(dim=1)
+        values = -(found[torch.repeat_interleave(starts.diff())] * x[columns].conj()).sum(dim=1)
+        values = values if matrix.is_complex() else values.real
         return csr(starts, columns, values, matrix.shape), found, None, None
 
 
-def checked_system(matrix: Any, right: Any) -> tuple[Tensor | Operator, Tensor]:
-    """Matrix and right-hand sides of one dtype.
+def checked_system(matrix: Any, right: Any, *, complex_too: bool = False) -> tuple[Tensor | Operator, Tensor]:
+    """Matrix and right-hand sides of one dtype; but a real matrix stays real beside complex right-hand sides.
 
     Args:
         matrix: as `as_square` takes it.
         right: shape (n,), (n, k), or (*batch, n, k).
+        complex_too: whether complex systems are taken.
 
     Returns:
         The matrix, a dense tensor, sparse tensor by rows or operator; and the right-hand sides.
@@ -236,8 +242,8 @@ def checked_system(matrix: Any, right: Any) -> tuple[Tensor | Operator, Tensor]:
     Raises:
         BadInput: otherwise.
     """
-    right = as_floating("right", right, least_dimensions=1)
-    matrix = as_square(matrix, right.shape[0])
+    right = as_floating("right", right, least_dimensions=1, complex_too=complex_too)
+    matrix = as_square(matrix, right.shape[0], dtype=right.dtype, complex_too=complex_too)
     shape = tuple(matrix.shape)
     batch, side = shape[:-2], shape[-1]
     asked = f"of shape ({side},) or ({side}, k)" if not batch else f"of shape {(*batch, side, 'k')}"
@@ -249,16 +255,17 @@ def checked_system(matrix: Any, right: Any) -> tuple[Tensor | Operator, Tensor]:
     if not fits or (batch and right.ndim != len(shape)):
         raise BadInput("right", asked, describe(right))
     if isinstance(matrix, Tensor):
-        matrix, right = promoted(matrix, right)
-    return matrix, right
+        matrix = matrix.to(torch.promote_types(matrix.dtype, right.dtype.to_real()))
+    return matrix, right.to(torch.promote_types(matrix.dtype, right.dtype))
 
 
-def checked_inverse(name: str, inverse: Any) -> Product:
+def checked_inverse(name: str, inverse: Any, *, complex_too: bool = False) -> Product:
     """The product with an approximate inverse: the identity, a callable, or anything with `@`.
 
     Args:
         name: the argument's, for messages.
         inverse: as given.
+        complex_too: whether it may be complex, as the system is.
 
     Returns:
         The product, whose shapes are checked at each call.
@@ -270,9 +277,10 @@ def checked_inverse(name: str, inverse: Any) -> Product:
         return lambda rest: rest
     side = None
     if isinstance(inverse, Tensor):
-        inverse = as_floating(name, inverse, least_dimensions=2)
+        inverse = as_floating(name, inverse, least_dimensions=2, complex_too=complex_too)
         side = inverse.shape[-1]
-    if hasattr(inverse, "__matmul__"):
+        product = inverse.__matmul__ if inverse.is_complex() else on_parts(inverse.__matmul__)
+    elif hasattr(inverse, "__matmul__"):
         product = inverse.__matmul__
     elif callable(inverse):
         product = inverse
@@ -285,6 +293,8 @@ def checked_inverse(name: str, inverse: Any) -> Product:
         found = product(rest)
         if not isinstance(found, Tensor) or found.shape != rest.shape:
             raise BadInput(name, f"able to take {tuple(rest.shape)} to the same shape", describe(found))
+        if found.is_complex() and not rest.is_complex():
+            raise BadInput(name, "real, as the system is", describe(found))
         return found.to(rest.dtype)
 
     return apply
@@ -300,7 +310,7 @@ def near_one(matrix: Tensor | Operator) -> tuple[Tensor | Operator, Tensor]:
         The matrix, detached, and the power.
     """
     if isinstance(matrix, Operator):
-        return matrix, torch.ones(1, 1, dtype=matrix.dtype, device=matrix.device)
+        return matrix, torch.ones(1, 1, dtype=matrix.dtype.to_real(), device=matrix.device)
     matrix = matrix.detach()
     sparse = matrix.layout != torch.strided
     entries = matrix.values() if sparse else matrix
@@ -314,8 +324,8 @@ def near_one(matrix: Tensor | Operator) -> tuple[Tensor | Operator, Tensor]:
     return csr(matrix.crow_indices(), matrix.col_indices(), entries / scale[0], matrix.shape), scale
 
 
-def _transposed_preconditioner(preconditioner: Any) -> Any:
+def _adjoint_preconditioner(preconditioner: Any, dtype: torch.dtype) -> Any:
     """None where nobody knows it: the system is the same, its iteration longer."""
     if isinstance(preconditioner, Tensor):
-        return preconditioner.mT
-    return getattr(preconditioner, "T", None)
+        return preconditioner.mH
+    return getattr(preconditioner, "H" if dtype.is_complex else "T", None)

@@ -38,11 +38,13 @@ def conjugate_gradients(
     iterations: int | None = None,
     check: bool = True,
 ) -> Solution:
-    r"""Solve `A x = b` for symmetric positive definite A, by products with A alone.
+    r"""Solve `A x = b` for symmetric or Hermitian positive definite A, by products with A alone.
 
     From `r = b - A x`, `z = M r`, `d = z`:
 
-        x <- x + a d,  r <- r - a A d,  a = r'z / d'A d;   d <- M r + (r_new' M r_new / r'z) d.
+        x <- x + a d,  r <- r - a A d,  a = r'z / d'A d;   d <- M r + (r_new' M r_new / r'z) d,
+
+    where ' transposes and conjugates.
 
     All columns of all systems advance together, each until it has converged. When the recurrence is done the true residual is
     computed, and the iteration starts again from it where it is too large. Rounding may keep it from ever being reached; this is
@@ -56,12 +58,13 @@ def conjugate_gradients(
     equation (6.128).
 
     Args:
-        matrix: A, symmetric positive definite (its symmetry is not looked at: only the residual is): dense, shape (*batch, n, n);
-            or of shape (n, n): a sparse tensor, a SciPy sparse matrix or `LinearOperator`, anything with `shape` and `@`, or a
-            callable on tensors of shape (n, k). float32 or float64.
+        matrix: A, symmetric or Hermitian positive definite (its symmetry is not looked at: only the residual is): dense, shape
+            (*batch, n, n); or of shape (n, n): a sparse tensor, a SciPy sparse matrix or `LinearOperator`, anything with `shape`
+            and `@`, or a callable on tensors of shape (n, k). float32, float64, complex64 or complex128, as is b; the solution is
+            complex where one of them is.
         right: b, shape (n,), (n, k), or (*batch, n, k); each column is a problem of its own.
-        preconditioner: M, an approximate inverse of A, symmetric positive definite: a callable on residuals of the shape of
-            `right` with its columns, or anything with `@`.
+        preconditioner: M, an approximate inverse of A, symmetric or Hermitian positive definite, real where A and b are: a
+            callable on residuals of the shape of `right` with its columns, or anything with `@`.
         tolerance: for `||b - A x|| / ||b||`; 1e-8 by default, in single precision 1e-4.
         iterations: the most per column; 10 n by default.
         check: raise where the tolerance is not reached.
@@ -85,27 +88,27 @@ def conjugate_gradients(
 def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor, most: int) -> Cycle:
     rest, x = rest.clone(), torch.zeros_like(rest)
     plain = precondition(rest) is rest  # without a preconditioner the two inner products are one
-    square = torch.linalg.vecdot(rest, rest, dim=-2)
+    square = torch.linalg.vecdot(rest, rest, dim=-2).real
     direction = precondition(rest).clone()
-    inner = square if plain else torch.linalg.vecdot(rest, direction, dim=-2)
+    inner = square if plain else torch.linalg.vecdot(rest, direction, dim=-2).real
     goal = enough.square()
     live, broken = square > goal, torch.zeros_like(square, dtype=torch.bool)
     taken = torch.zeros_like(square, dtype=torch.int64)
     for _ in range(most):
         image = product(direction)
-        curvature = torch.linalg.vecdot(direction, image, dim=-2)
+        curvature = torch.linalg.vecdot(direction, image, dim=-2).real  # all of it, where A is Hermitian
         good = live & (curvature > 0) & (inner > 0) & torch.isfinite(curvature)
         broken |= live & ~good
         length = torch.where(good, inner / curvature, 0.0).unsqueeze(-2)
         x.addcmul_(direction, length)
         rest.addcmul_(image, length, value=-1)
         taken += good
-        square = torch.linalg.vecdot(rest, rest, dim=-2)
+        square = torch.linalg.vecdot(rest, rest, dim=-2).real
         live = good & (square > goal)
         if not bool(live.any()):
             break
         better = precondition(rest)
-        before, inner = inner, square if plain else torch.linalg.vecdot(rest, better, dim=-2)
+        before, inner = inner, square if plain else torch.linalg.vecdot(rest, better, dim=-2).real
         direction.mul_(torch.where(live, inner / before, 0.0).unsqueeze(-2)).add_(better)
     return Cycle(x, taken, broken)
 
@@ -116,4 +119,5 @@ _RECIPE = Recipe(
     why="a direction of no positive curvature was met: the matrix (or the preconditioner) is not positive definite, or is "
     "singular and the right-hand side outside its range, or its products are not finite; use minres or gmres",
     symmetric=True,
+    complex_too=True,
 )

@@ -43,12 +43,12 @@ def gmres(
     iterations: int | None = None,
     check: bool = True,
 ) -> Solution:
-    r"""Solve `A x = b` for any nonsingular A, by products with A alone.
+    r"""Solve `A x = b` for any nonsingular A, real or complex, by products with A alone.
 
     x minimizes `||b - A x||` over `M K`, K the Krylov space of `A M` (the preconditioner stands on the right, so that the residual
     is that of the system itself); after `restart` steps the space is built anew from what is left. Its basis is orthogonalized
     twice by the classical Gram-Schmidt process. Batches and derivatives are those of `conjugate_gradients`; for the latter A needs
-    a transpose.
+    a conjugate transpose.
 
     Source: Saad and Schultz 1986, GMRES: a generalized minimal residual algorithm, doi:10.1137/0907058; Saad 2003, Iterative
     methods for sparse linear systems, algorithm 9.5.
@@ -84,6 +84,7 @@ def gmres(
         run=run,
         why="the iteration broke down: the matrix is singular, or products are not finite",
         symmetric=False,
+        complex_too=True,
         advice="raise iterations= or restart=, or give a preconditioner=",
     )
     return solve(recipe, matrix, right, preconditioner, tolerance=tolerance, iterations=iterations, check=check)
@@ -103,7 +104,7 @@ def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor
         known, start = basis[..., : j + 1, :], ahead.norm(dim=-1)
         inner = torch.zeros_like(upper[..., : j + 1, 0])
         for _ in range(2):
-            more = (known @ ahead.unsqueeze(-1)).squeeze(-1)
+            more = (known @ ahead.conj().unsqueeze(-1)).squeeze(-1).conj()
             ahead = ahead - (more.unsqueeze(-2) @ known).squeeze(-2)
             inner = inner + more
         length = ahead.norm(dim=-1)
@@ -111,14 +112,15 @@ def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor
         length = torch.where(length > torch.finfo(length.dtype).eps * start, length, 0.0)
         basis[..., j + 1, :] = ahead * torch.where(length > 0, 1 / length, 0.0).unsqueeze(-1)
         column = (turns[..., : j + 1, : j + 1] @ inner.unsqueeze(-1)).squeeze(-1)
-        diagonal = torch.hypot(column[..., j], length)
+        diagonal = torch.hypot(column[..., j].abs(), length)
         good = live & (diagonal > 0) & torch.isfinite(diagonal)
         broken |= live & ~good
+        # Complex: c is, s is not, and (c', s; -s, c) the rotation, ' conjugating.
         c, s = (torch.where(good, part / diagonal, unit) for part, unit in ((column[..., j], 1.0), (length, 0.0)))
         upper[..., : j + 1, j] = torch.where(good.unsqueeze(-1), column, 0.0)
         upper[..., j, j] = torch.where(good, diagonal, 1.0)
         above = turns[..., j, : j + 1].clone()
-        turns[..., j, : j + 1], turns[..., j, j + 1] = c.unsqueeze(-1) * above, s
+        turns[..., j, : j + 1], turns[..., j, j + 1] = c.conj().unsqueeze(-1) * above, s
         turns[..., j + 1, : j + 1], turns[..., j + 1, j + 1] = -s.unsqueeze(-1) * above, c
         taken += good
         live = good & (size * turns[..., j + 1, 0].abs() > enough)

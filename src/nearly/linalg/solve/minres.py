@@ -41,7 +41,7 @@ def minres(
     iterations: int | None = None,
     check: bool = True,
 ) -> Solution:
-    r"""Solve `A x = b` for symmetric A, definite or not, by products with A alone.
+    r"""Solve `A x = b` for symmetric or Hermitian A, definite or not, by products with A alone.
 
     x minimizes the residual's norm, `||b - A x||` or with a preconditioner `||b - A x||_M`, over the Krylov space of `M A` from
     `M b`: three-term Lanczos recurrence, plane rotations. Batches, restarts from the true residual and derivatives are those of
@@ -51,9 +51,9 @@ def minres(
     preconditioner Elman, Silvester and Wathen 2014, Finite elements and fast iterative solvers, algorithm 4.1.
 
     Args:
-        matrix: A, symmetric (its symmetry is not looked at: only the residual is); as for `conjugate_gradients`.
+        matrix: A, symmetric or Hermitian (which is not looked at: only the residual is); as for `conjugate_gradients`.
         right: b, shape (n,), (n, k), or (*batch, n, k); each column is a problem of its own.
-        preconditioner: M, an approximate inverse of A in size, symmetric positive definite; likewise.
+        preconditioner: M, an approximate inverse of A in size, symmetric or Hermitian positive definite; likewise.
         tolerance: for `||b - A x|| / ||b||`; 1e-8 by default, in single precision 1e-4.
         iterations: the most per column; 10 n by default.
         check: raise where the tolerance is not reached.
@@ -79,7 +79,7 @@ def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor
     norm = rest.norm(dim=-2)
     x, w, w_before, v_before = (torch.zeros_like(rest) for _ in range(4))
     v, z = rest, precondition(rest)
-    gamma = torch.linalg.vecdot(z, v, dim=-2).sqrt()  # NaN where the preconditioner is not positive definite
+    gamma = torch.linalg.vecdot(z, v, dim=-2).real.sqrt()  # NaN where the preconditioner is not positive definite
     goal = gamma * enough / norm * (1.0 if z is rest else SPARE)
     eta, gamma_before = gamma, torch.ones_like(gamma)
     c, c_before, s, s_before = (torch.full_like(gamma, value) for value in (1.0, 1.0, 0.0, 0.0))
@@ -90,11 +90,11 @@ def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor
         inverse = _inverse(gamma, live).unsqueeze(-2)
         z = z * inverse
         image = product(z)
-        delta = torch.linalg.vecdot(z, image, dim=-2)
+        delta = torch.linalg.vecdot(z, image, dim=-2).real  # all of it, where A is Hermitian
         ahead = torch.addcmul(image, v * inverse, delta.unsqueeze(-2), value=-1)
         ahead.addcmul_(v_before, (gamma / gamma_before).unsqueeze(-2), value=-1)
         z_ahead = precondition(ahead)
-        gamma_ahead = torch.linalg.vecdot(z_ahead, ahead, dim=-2).sqrt()
+        gamma_ahead = torch.linalg.vecdot(z_ahead, ahead, dim=-2).real.sqrt()
         corner = c * delta - c_before * s * gamma
         diagonal = torch.hypot(corner, gamma_ahead)
         largest = torch.maximum(largest, torch.hypot(delta, gamma_ahead))
@@ -129,4 +129,5 @@ _RECIPE = Recipe(
     why="the iteration broke down: the matrix is singular and the right-hand side outside its range, the preconditioner is not "
     "positive definite, or their products are not finite",
     symmetric=True,
+    complex_too=True,
 )
