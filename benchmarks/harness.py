@@ -37,6 +37,9 @@ class Table:
         return "\n".join([*lines, "", *(f"- {remark}" for remark in self.remarks)]).rstrip() + "\n"
 
 
+REST = 0.1  # seconds, in which the threads of one library stop to spin on the cores that the next one wants
+
+
 def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median wall-clock seconds of each call, the calls taken in turn so that drift of the machine hits all alike."""
     for call in calls.values():
@@ -44,6 +47,7 @@ def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[st
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
+            time.sleep(REST)
             start = time.perf_counter()
             call()
             taken[name].append(time.perf_counter() - start)

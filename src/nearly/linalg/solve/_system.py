@@ -18,7 +18,7 @@ from nearly.linalg.scaling import binary_scale
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-Product = Callable[[Tensor], Tensor]
+Product = Callable[..., Tensor]  # of vectors; those with A take a keyword `out` for a tensor to write over
 
 # Numbers in one block of right-hand sides: with twice as many its five vectors leave the caches nearest to a core (conjugate
 # gradients on a five-point grid of 64 x 64 took 7.4 us per column and step, 12 us with four times as many).
@@ -145,14 +145,14 @@ def _refine(
     near, scale = near_one(matrix)
     unit = binary_scale(columns, -2)
     right = columns / unit
-    product = near.__matmul__
+    product = _product(near)
     if isinstance(near, Tensor) and near.layout == torch.strided:
-        # Rows times matrices take half to all of the time of matrices times columns (MKL, batches, n of 20 to 1,000); what is made
-        # from columns that lie as rows lies so too.
-        right = right.mT.contiguous().mT
-        product = lambda x: (x.mT @ near.mT).mT  # noqa: E731
+        right = (
+            right.mT.contiguous().mT
+        )  # as the product likes it; what is made from columns that lie as rows lies so too
     if right.is_complex() and not near.dtype.is_complex:
-        product = on_parts(product)
+        parts = on_parts(product)
+        product = lambda x, out=None: parts(x)  # noqa: E731
     size = right.norm(dim=-2)
     enough = tolerance * size
 
@@ -176,6 +176,21 @@ def _refine(
     # From the value that is returned: large and small ones may have left the range of their type.
     norm = (right - product(value * scale / unit)).norm(dim=-2)
     return value, norm / size.clamp(min=torch.finfo(size.dtype).tiny), taken, broken, stuck
+
+
+def _product(near: Tensor | Operator) -> Product:
+    """The product with vectors, which may be given a place for the result: fresh memory costs a large one more than itself."""
+    if isinstance(near, Operator):
+        return lambda x, out=None: near @ x
+    if near.layout != torch.strided:
+        return lambda x, out=None: near @ x if out is None else torch.addmm(out, near, x, beta=0, out=out)
+    # Rows times matrices take half to all of the time of matrices times columns (MKL, batches, n of 20 to 1,000).
+    return lambda x, out=None: torch.matmul(x.mT, near.mT, out=None if out is None else out.mT).mT
+
+
+def inner_product(first: Tensor, second: Tensor, work: Tensor) -> Tensor:
+    """The real parts of the columns' inner products, through memory that is at hand."""
+    return torch.mul(first.conj(), second, out=work).sum(dim=-2).real
 
 
 def block_width(unknowns: int) -> int:

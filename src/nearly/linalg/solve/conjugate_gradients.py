@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearly.core.validate import require_parameters
-from nearly.linalg.solve._system import Cycle, Product, Recipe, solve
+from nearly.linalg.solve._system import Cycle, Product, Recipe, inner_product, solve
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -87,28 +87,29 @@ def conjugate_gradients(
 
 def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor, most: int) -> Cycle:
     rest, x = rest.clone(), torch.zeros_like(rest)
+    image, work = torch.empty_like(rest), torch.empty_like(rest)
     plain = precondition(rest) is rest  # without a preconditioner the two inner products are one
-    square = torch.linalg.vecdot(rest, rest, dim=-2).real
+    square = inner_product(rest, rest, work)
     direction = precondition(rest).clone()
-    inner = square if plain else torch.linalg.vecdot(rest, direction, dim=-2).real
+    inner = square if plain else inner_product(rest, direction, work)
     goal = enough.square()
     live, broken = square > goal, torch.zeros_like(square, dtype=torch.bool)
     taken = torch.zeros_like(square, dtype=torch.int64)
     for _ in range(most):
-        image = product(direction)
-        curvature = torch.linalg.vecdot(direction, image, dim=-2).real  # all of it, where A is Hermitian
+        image = product(direction, out=image)
+        curvature = inner_product(direction, image, work)  # real, where A is Hermitian
         good = live & (curvature > 0) & (inner > 0) & torch.isfinite(curvature)
         broken |= live & ~good
         length = torch.where(good, inner / curvature, 0.0).unsqueeze(-2)
         x.addcmul_(direction, length)
         rest.addcmul_(image, length, value=-1)
         taken += good
-        square = torch.linalg.vecdot(rest, rest, dim=-2).real
+        square = inner_product(rest, rest, work)
         live = good & (square > goal)
         if not bool(live.any()):
             break
         better = precondition(rest)
-        before, inner = inner, square if plain else torch.linalg.vecdot(rest, better, dim=-2).real
+        before, inner = inner, square if plain else inner_product(rest, better, work)
         direction.mul_(torch.where(live, inner / before, 0.0).unsqueeze(-2)).add_(better)
     return Cycle(x, taken, broken)
 

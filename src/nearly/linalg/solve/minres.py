@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearly.core.validate import require_parameters
-from nearly.linalg.solve._system import Cycle, Product, Recipe, solve
+from nearly.linalg.solve._system import Cycle, Product, Recipe, inner_product, solve
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -79,7 +79,8 @@ def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor
     norm = rest.norm(dim=-2)
     x, w, w_before, v_before = (torch.zeros_like(rest) for _ in range(4))
     v, z = rest, precondition(rest)
-    gamma = torch.linalg.vecdot(z, v, dim=-2).real.sqrt()  # NaN where the preconditioner is not positive definite
+    image, work = torch.empty_like(rest), torch.empty_like(rest)
+    gamma = inner_product(z, v, work).sqrt()  # NaN where the preconditioner is not positive definite
     goal = gamma * enough / norm * (1.0 if z is rest else SPARE)
     eta, gamma_before = gamma, torch.ones_like(gamma)
     c, c_before, s, s_before = (torch.full_like(gamma, value) for value in (1.0, 1.0, 0.0, 0.0))
@@ -89,12 +90,12 @@ def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor
     for _ in range(most):
         inverse = _inverse(gamma, live).unsqueeze(-2)
         z = z * inverse
-        image = product(z)
-        delta = torch.linalg.vecdot(z, image, dim=-2).real  # all of it, where A is Hermitian
+        image = product(z, out=image)
+        delta = inner_product(z, image, work)  # real, where A is Hermitian
         ahead = torch.addcmul(image, v * inverse, delta.unsqueeze(-2), value=-1)
         ahead.addcmul_(v_before, (gamma / gamma_before).unsqueeze(-2), value=-1)
         z_ahead = precondition(ahead)
-        gamma_ahead = torch.linalg.vecdot(z_ahead, ahead, dim=-2).real.sqrt()
+        gamma_ahead = inner_product(z_ahead, ahead, work).sqrt()
         corner = c * delta - c_before * s * gamma
         diagonal = torch.hypot(corner, gamma_ahead)
         largest = torch.maximum(largest, torch.hypot(delta, gamma_ahead))
