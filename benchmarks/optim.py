@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Table, seconds
+from benchmarks.harness import Table, interleaved, seconds
 from nearly import optim
 from nearly.core.words import size
 
@@ -263,7 +263,7 @@ def curvature() -> Table:
     calls = {"Nearly": ours()} | ({"pytorch_optimizer": theirs()} if flagged is not None else {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        taken = {name: best(call) for name, call in calls.items()}
+        taken = interleaved(calls, repeats=4 * REPEATS)
     for name, value in taken.items():
         ratio = "" if name == "Nearly" else f"{value / taken['Nearly']:.2f}"
         table.rows.append(["AdaHessian", name, seconds(value), ratio])

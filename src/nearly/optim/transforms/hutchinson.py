@@ -28,5 +28,5 @@ def hutchinson(step: Step) -> list[Tensor]:
     count = sum(one.numel() for one in step.parameters)
     # One draw, and one copy to the device, for all.
     bits = torch.randint(2, (count,), generator=step.generator(), dtype=torch.int8)
-    signs = parts(2 * bits.to(step.parameters[0].device) - 1, step.parameters)
+    signs = parts(bits.to(step.parameters[0].device).to(step.parameters[0].dtype).mul_(2).sub_(1), step.parameters)
     return list(torch._foreach_mul(signs, step.product(signs)))
