@@ -11,7 +11,7 @@ from benchmarks.harness import Table, seconds
 from benchmarks.real_data import FOLDER
 from nearly.optim import Training, compare, trainings
 
-BUDGET = 1.0  # seconds of each training; 8 to 11 of them for each optimizer and problem
+BUDGET = 3.0  # seconds of each training; 8 to 11 of them for each optimizer and problem
 SEEDS = 3
 PEERS = ["torch.AdamW", "torch.SGD", "torch.Adafactor"]
 
