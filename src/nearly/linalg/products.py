@@ -32,11 +32,12 @@ def hermitian_product(
     if left.device.type != "cpu" or n < (BLOCKED_HALF if halves else BLOCKED):
         return multiply_add(base, left, right, beta=beta, alpha=alpha, out=out)
     out = left.new_empty(*left.shape[:-1], n) if out is None else out
+    size = -(-n // BLOCKS)
     # In bfloat16 oneDNN copies the blocks of batches before it multiplies, and those of single matrices not.
     for place in range(len(left)) if halves and left.ndim == 3 else [...]:
         one, other, whole = left[place], right[place], out[place]
-        for start in range(0, n, -(-n // BLOCKS)):
-            rows, columns = slice(start, start - (-n // BLOCKS)), slice(0, start - (-n // BLOCKS))
+        for start in range(0, n, size):
+            rows, columns = slice(start, start + size), slice(0, start + size)
             below = None if base is None else base[place][..., rows, columns]
             block = whole[..., rows, columns]
             multiply_add(below, one[..., rows, :], other[..., columns], beta=beta, alpha=alpha, out=block)
