@@ -96,7 +96,7 @@ def test_kfac_of_a_zero_gradient_is_zero_and_singular_factors_are_inverted():
 
 def test_kfac_without_any_damping_is_refused():
     layer = nn.Linear(3, 2)
-    optimizer = KFAC(layer.parameters(), module=layer, ridge=0.0)
+    optimizer = KFAC(layer.parameters(), module=layer, ridge=0.0, damping=(0.0, 0.0))
     layer(torch.ones(1, 3)).sum().backward()
     with pytest.raises(BadInput, match="ridge"):
         optimizer.step()
