@@ -11,6 +11,7 @@ from nearly.testing._problems import Problem, reference_problems
 from nearly.testing.method_contract import check_method, method_checks
 from nearly.testing.optimizer_contract import check_optimizer, optimizer_checks
 from nearly.testing.optimizer_problems import OptimizerProblem, optimizer_problems
+from nearly.testing.second_device import Traffic, elsewhere
 from nearly.testing.solver_contract import check_solver, solver_checks
 from nearly.testing.solver_problems import SolverProblem, solver_problems
 
@@ -19,9 +20,11 @@ __all__ = [
     "OptimizerProblem",
     "Problem",
     "SolverProblem",
+    "Traffic",
     "check_method",
     "check_optimizer",
     "check_solver",
+    "elsewhere",
     "method_checks",
     "optimizer_checks",
     "optimizer_problems",

@@ -21,6 +21,7 @@ from nearly.testing._cards import bad_values, require_constraints, require_keys,
 from nearly.testing._fitting import same_bits
 from nearly.testing._globals import global_state, odd_globals
 from nearly.testing.optimizer_problems import OptimizerProblem, Run
+from nearly.testing.second_device import elsewhere
 
 KEYS = {
     "name": str,
@@ -345,6 +346,27 @@ def check_dtypes(member: Member, problems: Sequence[OptimizerProblem]) -> None:
             assert kinds == {dtype}, f"{problem.name}: parameters in {dtype} end in {kinds}"
             gap = abs(run.loss() - true) / start
             assert gap <= share, f"{problem.name}: in {dtype} the loss ends {gap:.2g} of its start off"
+
+
+def check_follows_device(member: Member, problems: Sequence[OptimizerProblem]) -> None:
+    """Parameters on another device are stepped as on the host, with the state beside them.
+
+    Raises:
+        AssertionError: otherwise.
+    """
+    for problem in problems:
+        here = problem.start(member).step(3)
+        with elsewhere() as traffic:
+            try:
+                there = problem.start(member, device=traffic.device).step(3)
+            except RuntimeError as error:
+                raise AssertionError(f"{problem.name}: on another device it fails: {error}") from error
+            state = [leaf for leaf in _leaves(there.optimizer.state_dict()) if isinstance(leaf, Tensor) and leaf.ndim]
+            ends = [parameter.detach().cpu() for parameter in there.parameters]
+        assert all(one.device == traffic.device for one in state), f"{problem.name}: it keeps tensors on the host"
+        for first, second in zip(here.parameters, ends, strict=True):
+            gap = float((first - second).detach().abs().max())
+            assert gap <= ROUNDING, f"{problem.name}: on another device it ends {gap:.2g} off"
 
 
 def check_without_gradient(member: Member, problems: Sequence[OptimizerProblem]) -> None:

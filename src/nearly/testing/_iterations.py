@@ -17,6 +17,7 @@ from nearly.core.solution import CONVERGED, Solution
 from nearly.testing._cards import bad_values, require_constraints, require_keys, require_skips
 from nearly.testing._fitting import same_bits
 from nearly.testing._globals import global_state, odd_globals
+from nearly.testing.second_device import elsewhere
 from nearly.testing.solver_problems import SolverProblem
 
 KEYS = {
@@ -32,6 +33,7 @@ KEYS = {
 }
 SINGLE = 1e-4  # the tolerance asked in single precision, at least
 SCALES = (2.0**-996, 2.0**996)  # 1e-300 and 1e300, without rounding
+SOME = 20  # steps on another device, where all takes longer
 STEP = 1e-4  # of finite differences, relative: the tolerance leaves an error of tolerance / STEP in them
 WORDS = 8  # a status that says what is wrong and what would help has more
 
@@ -280,6 +282,40 @@ def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_in_dtype(part, dtype) for part in value)
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def check_follows_device(member: Iteration, problems: Sequence[SolverProblem]) -> None:
+    """Arguments on another device give the same solution there.
+
+    Raises:
+        AssertionError: otherwise.
+    """
+    for problem in problems:
+        few: dict[str, Any] = {member.limit: SOME, "check": False}
+        here = tensors_of(member(problem, **few).value)
+        with elsewhere() as traffic:
+            try:
+                found = member(problem, _moved(dict(problem.arguments), traffic.device), **few)
+            except RuntimeError as error:
+                raise AssertionError(f"{problem.name}: on another device it fails: {error}") from error
+            there = tensors_of(found.value)
+            results = (*there, found.converged, found.iterations, found.residual)
+            stray = [tuple(one.shape) for one in results if one.device != traffic.device]
+            there = [one.detach().cpu() for one in there]
+        assert not stray, f"{problem.name}: results of shapes {stray} are on the host"
+        for first, second in zip(here, there, strict=True):
+            known = ~first.isnan()  # what lies behind where it stopped is not
+            same = torch.equal(known, ~second.isnan())
+            gap = _distance(second[known], first[known]) if same and known.any() else float(not same)
+            assert gap <= 1e3 * problem.tolerance, f"{problem.name}: on another device the solution is {gap:.2g} off"
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, dict):
+        return {name: _moved(part, device) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_moved(part, device) for part in value)
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def check_scaled(member: Iteration, problems: Sequence[SolverProblem]) -> None:

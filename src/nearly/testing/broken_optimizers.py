@@ -44,6 +44,7 @@ DEFECTS = {
     "only descends": ("maximizes", "maximizing minus the loss"),
     "draws globally": ("leaves_no_trace", "global random state"),
     "promotes": ("dtypes", "end in"),
+    "draws on the host": ("follows_device", "on another device it fails"),
     "decays all": ("without_gradient", "without gradient moves"),
     "divides by zero": ("zero_gradients", "leave NaN"),
 }
@@ -74,7 +75,7 @@ def broken_optimizers() -> list[BrokenOptimizer]:
 
     Example:
         >>> len(broken_optimizers())
-        16
+        17
     """
     return [BrokenOptimizer(descent_with(defect), *what, defect) for defect, what in DEFECTS.items()]
 
@@ -133,6 +134,8 @@ def descent_with(defect: str) -> type[Optimizer]:
                 return (_Keep(decay, None), Momentum(decay))
             if defect == "favors the first group":
                 return (_Scale(lambda _, step: 1.0 if step.group is self.param_groups[0] else 1.01), Momentum(decay))
+            if defect == "draws on the host":
+                return (_Scale(lambda update, _: torch.ones(update.shape, dtype=update.dtype)), Momentum(decay))
             if defect == "divides by zero":
                 return (
                     _Scale(lambda update, step: update.norm() / update.norm() if step.number == 1 else 1.0),

@@ -43,6 +43,7 @@ DEFECTS = {
     "wrong alone": ("batch_alone", "alone, problem 0 is"),
     "in place": ("leaves_no_trace", "in place"),
     "double only": ("dtypes", "float32 in"),
+    "counts on the host": ("follows_device", "on another device it fails"),
     "clamps": ("scaled", "off, and called converged"),
     "detached twice": ("gradients", "finite differences"),
     "slow": ("order_declared", "declared as 2"),
@@ -74,7 +75,7 @@ def broken_solvers() -> list[BrokenIteration]:
 
     Example:
         >>> len(broken_solvers())
-        12
+        13
     """
     found = []
     for defect, (breaks, says) in DEFECTS.items():
@@ -111,7 +112,8 @@ def refinement_with(defect: str) -> Callable[..., Solution]:
             factors = torch.linalg.lu_factor(a)
         except RuntimeError as error:
             raise FactorizationFailed(f"matrix is singular: {error}") from error
-        x, steps, counts = torch.zeros_like(b), 0, torch.zeros(size.shape, dtype=torch.int64)
+        place = torch.device("cpu") if defect == "counts on the host" else b.device
+        x, steps, counts = torch.zeros_like(b), 0, torch.zeros(size.shape, dtype=torch.int64, device=place)
         rest = b
         residual = rest.detach().norm(dim=-2) / size
         while steps < iterations and not bool((residual <= asked).all()):

@@ -47,7 +47,7 @@ class CountedField:
 
     def clock(self, time: float) -> Tensor:
         """The time as the field takes it."""
-        return torch.tensor(time, dtype=self.like.real.dtype, device=self.like.device)
+        return torch.full((), time, dtype=self.like.real.dtype, device=self.like.device)
 
 
 def as_state(name: str, value: Any, *, complex_too: bool = False) -> Tensor:

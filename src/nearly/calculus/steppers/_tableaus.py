@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 
 class Tableau(NamedTuple):
     """A pair: the step uses the row of `stages` that ends it, its error is measured by `error`.
@@ -96,3 +99,20 @@ TABLEAUS = {
         dense=((1.0, -4 / 3, 5 / 9), (0.0, 1.0, -2 / 3), (0.0, 4 / 3, -8 / 9), (0.0, -1.0, 1.0)),
     ),
 }
+
+
+class Pair:
+    """A pair whose coefficients are where the states are, in their precision.
+
+    Args:
+        name: of the tableau.
+        like: a state.
+    """
+
+    def __init__(self, name: str, like: Tensor) -> None:
+        tableau = TABLEAUS[name]
+        self.order, self.nodes, self.dense = tableau.order, tableau.nodes, tableau.dense
+        rows = [*tableau.stages, tableau.error]
+        # In one piece: an accelerator is waited for once, not for every row.
+        flat = torch.tensor([weight for row in rows for weight in row], dtype=like.dtype, device=like.device)
+        *self.stages, self.error = flat.split([len(row) for row in rows])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nearly.calculus.steppers._entry import CountedField, Field, as_state, as_times, error_scale, scaled_error
 from nearly.calculus.steppers._march import March
-from nearly.calculus.steppers._tableaus import TABLEAUS, Tableau
+from nearly.calculus.steppers._tableaus import Pair
 from nearly.core.solution import Solution, conclude
 from nearly.core.validate import require_parameters
 
@@ -128,14 +128,14 @@ def integrate(
     require_parameters(CARD, method=method, tolerance=tolerance, scale=scale, steps=steps)
     initial = as_state("initial", initial, complex_too=True)
     moments = as_times(times)
-    counted, tableau, floor = CountedField(field, initial), TABLEAUS[method], error_scale(initial, scale)
+    counted, pair, floor = CountedField(field, initial), Pair(method, initial), error_scale(initial, scale)
     state, slope = initial, counted(moments[0], initial)
     march = March(
-        lambda time, step: _try(counted, time, state, slope, step, tableau, floor, tolerance),
+        lambda time, step: _try(counted, time, state, slope, step, pair, floor, tolerance),
         moments[0],
         moments[-1],
-        first=first_step(counted, moments[0], initial, slope, moments[-1], tableau.order, tolerance, floor),
-        order=tableau.order,
+        first=first_step(counted, moments[0], initial, slope, moments[-1], pair.order, tolerance, floor),
+        order=pair.order,
         most=steps,
         resolution=10 * torch.finfo(initial.dtype).eps,
     )
@@ -150,7 +150,7 @@ def integrate(
         if due > done:
             parts = [(moment - before) / size for moment in moments[done:due] if moment != after]
             if parts:
-                states.append(_between(state, taken.stages, size, parts, tableau))
+                states.append(_between(state, taken.stages, size, parts, pair))
             if moments[due - 1] == after:
                 states.append(taken.state[None])
             done = due
@@ -169,7 +169,7 @@ def integrate(
         errors=torch.stack(errors) if errors else empty,
         stiffness=torch.stack(stiffness) if stiffness else empty,
         mesh=torch.stack(mesh) if keep_steps else initial.new_empty((0, *initial.shape)),
-        evaluations=torch.tensor(counted.count),
+        evaluations=torch.tensor(counted.count, device=initial.device),
     )
     residual = value.errors.detach().amax(dim=0) if march.arrived else floor.new_full(initial.shape[:-1], torch.inf)
     return conclude(
@@ -212,16 +212,16 @@ def first_step(
 
 
 def runge_kutta_step(
-    field: CountedField, time: float, state: Tensor, slope: Tensor, step: float, tableau: Tableau, scale: Tensor
+    field: CountedField, time: float, state: Tensor, slope: Tensor, step: float, pair: Pair, scale: Tensor
 ) -> Step:
     """One step from a state and its slope."""
     slopes, stage, before = [slope], state, state
     flat = (-1, *state.shape)
-    for node, row in zip(tableau.nodes[1:], tableau.stages, strict=True):
-        before, stage = stage, _combine(state, torch.stack(slopes).view(flat), step, row)
+    for node, row in zip(pair.nodes[1:], pair.stages, strict=True):
+        before, stage = stage, torch.add(state, _sum(row, torch.stack(slopes).view(flat)), alpha=step)
         slopes.append(field(time + node * step, stage))
     stages = torch.stack(slopes)
-    error = _combine(None, stages, step, tableau.error)
+    error = step * _sum(pair.error, stages)
     stretch = torch.linalg.vector_norm((slopes[-1] - slopes[-2]) / scale, dim=-1)
     apart = torch.linalg.vector_norm((stage - before) / scale, dim=-1)
     stiffness = stretch / torch.where(apart > 0, apart, 1.0)
@@ -234,26 +234,24 @@ def _try(
     state: Tensor,
     slope: Tensor,
     step: float,
-    tableau: Tableau,
+    pair: Pair,
     scale: Tensor,
     tolerance: float,
 ) -> tuple[float, Step]:
-    taken = runge_kutta_step(field, time, state, slope, step, tableau, scale)
+    taken = runge_kutta_step(field, time, state, slope, step, pair, scale)
     finite = bool(torch.isfinite(taken.last).all())
     return float(taken.error.detach().max()) / tolerance if finite else torch.nan, taken
 
 
-def _combine(state: Tensor | None, slopes: Tensor, step: float, row: tuple[float, ...]) -> Tensor:
-    """`state + step * sum_j row_j slopes_j`, in one pass over the slopes."""
-    weights = torch.tensor([step * weight for weight in row], dtype=slopes.dtype, device=slopes.device)
-    moved = (weights @ slopes.flatten(1)).view(slopes.shape[1:])
-    return moved if state is None else state + moved
+def _sum(weights: Tensor, slopes: Tensor) -> Tensor:
+    """`sum_j weights_j slopes_j`, in one pass over the slopes."""
+    return (weights @ slopes.flatten(1)).view(slopes.shape[1:])
 
 
-def _between(state: Tensor, slopes: Tensor, step: float, parts: list[float], tableau: Tableau) -> Tensor:
+def _between(state: Tensor, slopes: Tensor, step: float, parts: list[float], pair: Pair) -> Tensor:
     """States after parts of a step."""
     part = torch.tensor(parts, dtype=torch.float64)[:, None]
-    dense = torch.tensor(tableau.dense, dtype=torch.float64)
+    dense = torch.tensor(pair.dense, dtype=torch.float64)
     weights = step * part ** torch.arange(1, dense.shape[1] + 1) @ dense.T
     return state + (weights.to(slopes) @ slopes.flatten(1)).view(len(parts), *state.shape)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nearly.calculus.steppers._entry import CountedField, Field, as_state, as_times, error_scale
 from nearly.calculus.steppers._march import step_factor
-from nearly.calculus.steppers._tableaus import TABLEAUS
+from nearly.calculus.steppers._tableaus import TABLEAUS, Pair
 from nearly.calculus.steppers.explicit import first_step, integrate, runge_kutta_step
 from nearly.core.errors import BadInput
 from nearly.core.validate import check_parameter, describe, generator_from, require_float
@@ -88,7 +88,7 @@ def local_regularization(
     if points.ndim < 2 or len(points) != len(moments):
         raise BadInput("states", f"of shape ({len(moments)}, *batch, n), a state for every time", describe(points))
     draw = float(torch.rand((), dtype=torch.float64, generator=generator_from(seed)))
-    tableau, scale, counted = TABLEAUS[method], error_scale(points[0], None), CountedField(field, points[0])
+    pair, scale, counted = Pair(method, points[0]), error_scale(points[0], None), CountedField(field, points[0])
     if sampling == "biased":
         at = int(draw * (len(moments) - 1))
         time, state = moments[at], points[at]
@@ -98,18 +98,18 @@ def local_regularization(
         at = max(i for i, moment in enumerate(moments) if sign * moment <= sign * time)
         begin, state = moments[at], points[at]
         with torch.no_grad():
-            once = runge_kutta_step(counted, begin, state, counted(begin, state), time - begin, tableau, scale)
+            once = runge_kutta_step(counted, begin, state, counted(begin, state), time - begin, pair, scale)
             if bool((once.error <= tolerance).all()):  # as it is on a solver's own steps
                 state = once.state
             else:
                 state = integrate(field, state, [begin, time], method=method, tolerance=tolerance).value.states[-1]
     slope = counted(time, state)
-    step = first_step(counted, time, state, slope, moments[-1], tableau.order, tolerance, scale)
+    step = first_step(counted, time, state, slope, moments[-1], pair.order, tolerance, scale)
     signed = step if moments[-1] > time else -step
     with torch.no_grad():
-        tried = float(runge_kutta_step(counted, time, state, slope, signed, tableau, scale).error.max()) / tolerance
-    signed *= step_factor(tried, tableau.order)
+        tried = float(runge_kutta_step(counted, time, state, slope, signed, pair, scale).error.max()) / tolerance
+    signed *= step_factor(tried, pair.order)
     if abs(signed) > abs(moments[-1] - time):
         signed = moments[-1] - time
-    taken = runge_kutta_step(counted, time, state, slope, signed, tableau, scale)
+    taken = runge_kutta_step(counted, time, state, slope, signed, pair, scale)
     return abs(signed) * (taken.error / tolerance if estimate == "error" else taken.stiffness).mean()

@@ -236,7 +236,7 @@ def integrate_tase(
         states=torch.stack([*states, *[torch.full_like(initial, torch.nan)] * missing]),
         steps=floor.new_tensor(sizes),
         errors=torch.stack(errors) if errors else floor.new_empty((0, *initial.shape[:-1])),
-        evaluations=torch.tensor(counted.count),
+        evaluations=torch.tensor(counted.count, device=initial.device),
     )
     residual = value.errors.detach().amax(dim=0) if not missing else floor.new_full(initial.shape[:-1], torch.inf)
     where = f"it stopped at time {march.time:.6g}, {accepted} accepted and {spent - accepted} rejected steps in"

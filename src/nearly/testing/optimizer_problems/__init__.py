@@ -18,7 +18,7 @@ from nearly.optim.step import OF_CLOSURES, WITHOUT_BACKWARD
 
 @dataclass(frozen=True)
 class OptimizerProblem:
-    """A loss of a module, in float64 unless it is started in another precision.
+    """A loss of a module, in float64 on the host unless it is started in another precision or elsewhere.
 
     Attributes:
         name: for messages.
@@ -44,6 +44,7 @@ class Run:
         problem: what is trained.
         member: by what.
         dtype: of the module.
+        device: of the module.
         sign: times which the loss is taken.
         split: whether the parameters come in two groups.
         settings: in place of the card's; options too.
@@ -55,12 +56,13 @@ class Run:
         member: type[Optimizer],
         *,
         dtype: torch.dtype = torch.float64,
+        device: torch.device | None = None,
         sign: float = 1.0,
         split: bool = False,
         **settings: Any,
     ) -> None:
         self.problem, self.member, self.sign = problem, member, sign
-        self.module = problem.module().to(dtype)
+        self.module = problem.module().to(device, dtype)
         self.needs = set(member.card["needs"])
         self.disturb: Callable[[Tensor], Tensor] = lambda loss: loss
         if "layers" in self.needs:
@@ -128,3 +130,9 @@ def optimizer_problems(kind: str = "training") -> list[OptimizerProblem]:
     if kind not in known:
         raise BadInput("kind", f"one of {', '.join(known)}", repr(kind))
     return importlib.import_module(f"{__name__}.{kind}").problems()
+
+
+def like(data: Tensor, module: nn.Module) -> Tensor:
+    """Data of a problem where its module is, and in its precision unless they count."""
+    parameter = next(module.parameters())
+    return data.to(parameter) if data.is_floating_point() else data.to(parameter.device)

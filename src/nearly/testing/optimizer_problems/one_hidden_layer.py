@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nearly.testing.optimizer_problems import OptimizerProblem
+from nearly.testing.optimizer_problems import OptimizerProblem, like
 from nearly.testing.optimizer_problems.training import started
 
 
@@ -17,12 +17,10 @@ def problems() -> list[OptimizerProblem]:
     one = (rows[:, :1] - rows[:, 1:2]).tanh() + rows[:, 2:3]
 
     def several_outputs(module: nn.Module) -> Tensor:
-        kind = next(module.parameters()).dtype
-        return (module(rows.to(kind)) - several.to(kind)).square().mean()
+        return (module(like(rows, module)) - like(several, module)).square().mean()
 
     def one_output(module: nn.Module) -> Tensor:
-        kind = next(module.parameters()).dtype
-        return (module(rows.to(kind)) - one.to(kind)).square().sum() / 100
+        return (module(like(rows, module)) - like(one, module)).square().sum() / 100
 
     return [
         OptimizerProblem(

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearly.testing.optimizer_problems import OptimizerProblem, Run
+from nearly.testing.optimizer_problems import OptimizerProblem, Run, like
+from nearly.testing.optimizer_problems.training import started
 
 
 class WithTargets(Run):
@@ -21,7 +22,7 @@ class WithTargets(Run):
 
     def closure(self) -> Any:
         """Both."""
-        outputs = self.disturb(self.module(self.rows.to(self.parameters[0].dtype)))
+        outputs = self.disturb(self.module(like(self.rows, self.module)))
         return outputs, lambda found: self.sign * self.fit(found)
 
 
@@ -32,29 +33,19 @@ def problems() -> list[OptimizerProblem]:
     wanted = torch.randn(80, 3, dtype=torch.float64, generator=draw) * 0.1 + rows[:, :3]
     classes = (rows[:, 0] * rows[:, 1] > 0).long() + (rows[:, 2] > 0.5).long()
 
-    def started(make: Callable[[], nn.Module]) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):  # torch's own initialization draws from the global state
-            module = make().double()
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                drawn = torch.randn(parameter.shape, dtype=torch.float64, generator=generator)
-                parameter.copy_(drawn * (parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1))
-        return module
-
     def problem(name: str, make: Callable[[], nn.Module], fit: Callable[[Tensor], Tensor]) -> OptimizerProblem:
         return OptimizerProblem(
             name,
-            lambda: started(make),
-            lambda module: fit(module(rows.to(next(module.parameters()).dtype))),
+            started(make),
+            lambda module: fit(module(like(rows, module))),
             partial(WithTargets, rows=rows, fit=fit),
         )
 
     return [
-        problem("regression", lambda: nn.Linear(6, 3), lambda z: (z - wanted.to(z.dtype)).square().mean()),
+        problem("regression", lambda: nn.Linear(6, 3), lambda z: (z - wanted.to(z)).square().mean()),
         problem(
             "classifier",
             lambda: nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)),
-            lambda z: nn.functional.cross_entropy(z, classes),
+            lambda z: nn.functional.cross_entropy(z, classes.to(z.device)),
         ),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearly.testing.optimizer_problems import OptimizerProblem
+from nearly.testing.optimizer_problems import OptimizerProblem, like
 
 
 class OddShapes(nn.Module):
@@ -36,13 +36,13 @@ def problems() -> list[OptimizerProblem]:
     few = normal(8, 3)
 
     def regression(module: nn.Module) -> Tensor:
-        return (module(rows.to(_dtype(module))) - targets.to(_dtype(module))).square().mean() / scale
+        return (module(like(rows, module)) - like(targets, module)).square().mean() / like(scale, module)
 
     def classifier(module: nn.Module) -> Tensor:
-        return nn.functional.cross_entropy(module(points.to(_dtype(module))), classes)
+        return nn.functional.cross_entropy(module(like(points, module)), like(classes, module))
 
     def odd(module: Any) -> Tensor:
-        loss = (module.layer(few.to(_dtype(module))) - 1).square().mean()
+        loss = (module.layer(like(few, module)) - 1).square().mean()
         for i, parameter in enumerate(module.others):
             loss = loss + (parameter - 0.3 * (-1) ** i).square().mean()
         return loss
@@ -54,10 +54,6 @@ def problems() -> list[OptimizerProblem]:
         ),
         OptimizerProblem("odd shapes", started(OddShapes), odd),
     ]
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
 
 
 def started(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
