@@ -166,8 +166,12 @@ class Ask:
                 "closure", f"given, as {self.member} asks for {NEEDS['curvature']}", None, f"Write\n{CLOSURE}"
             )
         pairs = [(self._slopes[id(parameter)], vector) for parameter, vector in zip(parameters, vectors, strict=True)]
-        # Parts of one long vector begin anywhere in memory, where derivatives of complex views fail.
-        live = [(slope, vector.clone()) for slope, vector in pairs if slope is not None and slope.requires_grad]
+        # Parts of one long vector begin anywhere in memory; derivatives of complex views ask for even places.
+        live = [
+            (slope, vector.clone() if vector.storage_offset() % 2 else vector)
+            for slope, vector in pairs
+            if slope is not None and slope.requires_grad
+        ]
         if not live:
             return [torch.zeros_like(parameter) for parameter in parameters]
         flags: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}

@@ -63,20 +63,23 @@ class HessianMoments(Transform):
             torch._foreach_addcmul_(square, diagonal, diagonal, 1 - second)
         torch._foreach_lerp_(mean, updates, 1 - first)
         taken = 1 + (step.number - 1) // self.every
-        divisor = torch._foreach_pow(torch._foreach_div(square, 1 - second**taken), self.power / 2)
-        torch._foreach_add_(divisor, self.eps)
-        return list(torch._foreach_div(torch._foreach_div(mean, 1 - first**step.number), divisor))
+        # Both corrections of bias in one factor: four passes over memory.
+        root = (1 - second**taken) ** (self.power / 2)
+        divisor = torch._foreach_pow(square, self.power / 2)
+        torch._foreach_add_(divisor, self.eps * root)
+        directions = torch._foreach_div(mean, divisor)
+        torch._foreach_mul_(directions, root / (1 - first**step.number))
+        return list(directions)
 
 
 def _averaged(diagonal: Tensor, block: int) -> Tensor:
-    """Sizes, averaged over a convolution's places, or over stretches of `block` inputs of a matrix that it can be cut into."""
-    sizes = diagonal.abs()
+    """With sizes averaged over a convolution's places, or over stretches of `block` inputs of a matrix that can be cut so."""
     if diagonal.ndim > 2:
-        return sizes.mean(dim=tuple(range(2, diagonal.ndim)), keepdim=True).expand_as(sizes)
+        return diagonal.abs().mean(dim=tuple(range(2, diagonal.ndim)), keepdim=True).expand_as(diagonal)
     if diagonal.ndim == 2 and block > 1 and diagonal.shape[1] % block == 0:
-        cut = sizes.unflatten(1, (-1, block))
+        cut = diagonal.abs().unflatten(1, (-1, block))
         return cut.mean(dim=2, keepdim=True).expand_as(cut).flatten(1)
-    return sizes
+    return diagonal
 
 
 class AdaHessian(Optimizer):

@@ -25,8 +25,14 @@ def hutchinson(step: Step) -> list[Tensor]:
     Returns:
         One tensor per parameter.
     """
-    count = sum(one.numel() for one in step.parameters)
-    # One draw, and one copy to the device, for all.
-    bits = torch.randint(2, (count,), generator=step.generator(), dtype=torch.int8)
-    signs = parts(bits.to(step.parameters[0].device).to(step.parameters[0].dtype).mul_(2).sub_(1), step.parameters)
+    signs = parts(_signs(sum(one.numel() for one in step.parameters), step), step.parameters)
     return list(torch._foreach_mul(signs, step.product(signs)))
+
+
+def _signs(count: int, step: Step) -> Tensor:
+    """Random signs for all parameters in one draw of a bit each, which is also what goes to their device."""
+    like = step.parameters[0]
+    words = torch.empty(-(-count // 64), dtype=torch.int64).random_(-(2**63), None, generator=step.generator())
+    shifts = torch.arange(8, dtype=torch.uint8, device=like.device)[:, None]
+    bits = (words.view(torch.uint8).to(like.device) >> shifts).bitwise_and_(1)
+    return bits.view(-1)[:count].to(like.dtype).mul_(2).sub_(1)
