@@ -38,6 +38,7 @@ COUNTED = {
     "a copy from the host": (lambda x: torch.empty_like(x).copy_(HOST), 0, 1),
     "new numbers": (lambda x: x.new_tensor([1.0, 2.0]), 0, 1),
     "numbers there": (lambda x: torch.tensor([1.0, 2.0], device=x.device), 0, 1),
+    "zeros of a shape of the host": (lambda x: torch.zeros_like(HOST, device=x.device), 0, 0),
     "one number everywhere": (lambda x: torch.full((3,), 2.0, device=x.device), 0, 0),
     "a linear system": (lambda x: torch.linalg.solve(x.diag(), x), 1, 0),
     "eigenvectors": (lambda x: torch.linalg.eigh(x.diag())[0], 1, 0),
@@ -70,6 +71,22 @@ def test_it_computes_as_the_host_and_counts(name):
         assert found == expected
 
 
+CONJUGATES = {
+    "a sum with one": lambda x: x + x.mH,
+    "a product in memory at hand": lambda x: torch.mul(x.conj(), x, out=torch.empty_like(x)),
+    "the negative part of one": lambda x: x.conj().imag + x.real,
+    "one written to": lambda x: (copied := x.clone(), copied.conj().add_(1j))[0],
+    "one on the host": lambda x: x.mH.cpu() * 1,
+}
+
+
+@pytest.mark.parametrize("name", CONJUGATES)
+def test_conjugates_wait_to_be_computed_as_on_the_host(name):
+    x = torch.complex(HOST.outer(HOST), HOST[:, None] - 2 * HOST)
+    with elsewhere() as traffic:
+        assert torch.equal(CONJUGATES[name](x.to(traffic.device)).cpu(), CONJUGATES[name](x))
+
+
 def test_a_network_trains_there_as_on_the_host():
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
     with torch.no_grad():
@@ -87,6 +104,13 @@ def test_a_network_trains_there_as_on_the_host():
     with elsewhere() as traffic:
         there = trained(copy.deepcopy(module).to(traffic.device), HOST.to(traffic.device))
     assert all(torch.equal(a, b) for a, b in zip(there, trained(module, HOST), strict=True))
+
+
+def test_data_in_place_of_others_are_the_new_ones():
+    with elsewhere() as traffic:
+        parameter = nn.Parameter(HOST.to(traffic.device))
+        parameter.data = parameter.data.double()
+        assert parameter.detach().cpu().dtype == torch.float64
 
 
 def test_it_is_no_accelerator_and_leaves_no_mode_behind():

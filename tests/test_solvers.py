@@ -13,4 +13,5 @@ def test_iteration_keeps_the_contract(name, check):
     card = solver_cards()[name]
     if check.name in card["skips"]:
         pytest.skip(card["skips"][check.name])
-    check.run(iteration(solver(name)), solver_problems(card["kind"]))
+    member = iteration(solver(name))
+    check.run(member, solver_problems(card["kind"], member.complex_arguments))

@@ -221,7 +221,7 @@ def sampling_times(
         left = [other for other in chosen if other != one]
         if left and float(torch.linalg.eigvalsh(parts[left].sum(dim=0))[0]) >= threshold:
             chosen = left
-    return torch.tensor(sorted(chosen))
+    return torch.tensor(sorted(chosen), device=parts.device)
 
 
 def _rows(derivatives: Any, noise: float) -> Tensor:

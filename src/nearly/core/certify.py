@@ -33,6 +33,8 @@ def certify(
 ) -> Probable:
     """Measure the surrogate on fresh inputs, attach the certificate, and hold a certificate it already has against them.
 
+    It is measured on the device that it is on, and the target on its own.
+
     Args:
         surrogate: fitted to this target, or loaded.
         target: draws and answers the fresh inputs; with data, rows that the surrogate has not seen.
@@ -113,7 +115,8 @@ def measure(surrogate: Surrogate, target: Target, pairs: Pairs) -> tuple[Tensor,
     Raises:
         BadInput: when predictions and outputs differ in shape.
     """
-    predictions = predict(surrogate, pairs.inputs)
+    inputs = pairs.inputs.to(device=surrogate.model.device)
+    predictions = predict(surrogate, inputs)
     if predictions.shape != pairs.outputs.shape:
         raise BadInput(
             "surrogate", f"one with outputs of shape {tuple(pairs.outputs.shape[1:])}", tuple(predictions.shape[1:])
@@ -122,7 +125,7 @@ def measure(surrogate: Surrogate, target: Target, pairs: Pairs) -> tuple[Tensor,
     if surrogate.model.theorem is None:
         return errors, None
     with torch.no_grad():
-        return errors, surrogate.model.bound(surrogate.model.cast(pairs.inputs)).to(errors)
+        return errors, surrogate.model.bound(surrogate.model.cast(inputs)).to(errors)
 
 
 def state(
@@ -158,7 +161,7 @@ def _check_source(surrogate: Surrogate, target: Target, inputs: Tensor) -> None:
     if isinstance(domain, Box) and isinstance(target.domain, Box):
         same = all(
             getattr(domain, end).shape == getattr(target.domain, end).shape
-            and torch.allclose(getattr(domain, end).double(), getattr(target.domain, end).double(), rtol=1e-6, atol=0.0)
+            and torch.allclose(*(getattr(one, end).double().cpu() for one in (domain, target.domain)), rtol=1e-6, atol=0.0)
             for end in ("lower", "upper", "log")
         )
         if not same:
@@ -168,7 +171,7 @@ def _check_source(surrogate: Surrogate, target: Target, inputs: Tensor) -> None:
     elif isinstance(domain, Cloud) or target.domain is None:
         from scipy.special import bdtrc
 
-        outside = int((~surrogate.contains(inputs)).sum())
+        outside = int((~surrogate.contains(inputs.to(device=surrogate.model.device))).sum())
         allowed = domain.false_alarm if isinstance(domain, Cloud) else 1e-9
         # The threshold came from finitely many rows; twice its rate leaves room for their luck.
         if outside and float(bdtrc(outside - 1, len(inputs), min(0.5, 2 * allowed))) < ALARM:

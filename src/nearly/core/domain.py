@@ -101,11 +101,11 @@ class Box(Domain):
     def __init__(self, lower: Any, upper: Any, *, log: Any = False) -> None:
         super().__init__()
         low = as_floating("lower", lower, dimensions=1).to(torch.float64)
-        high = as_floating("upper", upper, dimensions=1).to(torch.float64)
+        high = as_floating("upper", upper, dimensions=1).to(low)
         if low.shape != high.shape or not bool((low < high).all()):
             raise BadInput("upper", "above lower in every coordinate", f"lower {low.tolist()}, upper {high.tolist()}")
         try:
-            flags = torch.as_tensor(log, dtype=torch.bool).expand(low.shape).clone()
+            flags = torch.as_tensor(log, dtype=torch.bool, device=low.device).expand(low.shape).clone()
         except (TypeError, ValueError, RuntimeError) as error:
             raise BadInput("log", f"one flag, or one for each of {len(low)} coordinates", describe(log)) from error
         if bool((flags & (low <= 0)).any()):
@@ -126,12 +126,12 @@ class Box(Domain):
     def sample(self, n: int, generator: int | torch.Generator) -> Float[Tensor, "n d"]:
         """Draw n points."""
         unit = torch.rand(n, self.dimension, dtype=torch.float64, generator=generator_from(generator))
-        return self.from_unit(unit.to(self.lower))
+        return self.from_unit(unit)
 
     def from_unit(self, unit: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Map the unit cube onto the box, geometrically in log coordinates."""
         low, high = self._scaled_ends()
-        scaled = low + unit * (high - low)
+        scaled = low + unit.to(low) * (high - low)
         return torch.where(self.log, scaled.exp(), scaled).clamp(self.lower, self.upper)
 
     def to_symmetric(self, inputs: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

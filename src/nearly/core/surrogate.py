@@ -87,6 +87,11 @@ class Model(nn.Module, ABC):
         """The dtype computed in."""
         return next((t.dtype for t in self.state_dict().values() if t.is_floating_point()), torch.float64)
 
+    @property
+    def device(self) -> torch.device | None:
+        """The device computed on; None without tensors, where it is that of the inputs."""
+        return next((t.device for t in self.state_dict().values()), None)
+
 
 class Surrogate(nn.Module):
     """Answers as the target nearly does.

@@ -282,6 +282,8 @@ def _checked_rows(input_name: str, inputs: Any, output_name: str, outputs: Any) 
     x, y = (x[:, None] if x.ndim == 1 else x), (y[:, None] if y.ndim == 1 else y)
     if len(x) != len(y):
         raise BadInput(output_name, f"of as many rows as {input_name} ({len(x)})", len(y), "Is one of them transposed?")
+    if x.device != y.device:
+        raise BadInput(output_name, f"on the device of {input_name}, {x.device}", f"a tensor on {y.device}")
     return x, y
 
 
@@ -291,12 +293,12 @@ def describe_input(x: Tensor) -> str:
 
 
 def collect(
-    answers: list[Tensor | None], failures: list[str | None], dtype: torch.dtype
+    answers: list[Tensor | None], failures: list[str | None], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, list[str | None]]:
-    """Stack one answer per input; those of another shape than most, complex or not finite ones count as failures."""
+    """Stack one answer per input, on one device; those of another shape than most, complex or not finite ones count as failures."""
     shapes = Counter(a.shape for a in answers if a is not None)
     shape = shapes.most_common(1)[0][0] if shapes else torch.Size([0])
-    stacked = torch.zeros(len(answers), *shape, dtype=dtype if dtype.is_floating_point else torch.float64)
+    stacked = torch.zeros(len(answers), *shape, dtype=dtype if dtype.is_floating_point else torch.float64, device=device)
     for i, answer in enumerate(answers):
         if answer is None:
             continue

@@ -120,12 +120,13 @@ class EmpiricalReducedBasis(Method):
         system = target.nonaffine
         assert system is not None
         assert target.sampler is not None
-        fields = system.coefficient(target.sampler(self.candidates, generator)).T
+        drawn = target.sampler(self.candidates, generator)
+        fields = system.coefficient(drawn).T.cpu()  # where the system's matrices are
         separated = empirical_interpolation(
             fields, rank=min(self.terms, *fields.shape), tolerance=1e-10 * float(fields.abs().max())
         )
         unit = torch.eye(len(separated.rows), dtype=fields.dtype)
-        outputs = supply.fitting(self.samples).outputs.reshape(self.samples, -1)
+        outputs = supply.fitting(self.samples).outputs.reshape(self.samples, -1).cpu()
         _, basis, _, _ = principal_components(
             outputs, product=inner_product(target, outputs), center=False, tolerance=1e-8
         )
@@ -134,7 +135,7 @@ class EmpiricalReducedBasis(Method):
         projection.extend(basis.numpy())
         reduced = projection.model()
         coefficients, loads = system.affine.operator_coefficients, system.affine.load_coefficients
-        return EmpiricalModel(
+        model = EmpiricalModel(
             coefficient_at=system.coefficient_at,
             basis=reduced.basis,
             operators=reduced.operators,
@@ -145,6 +146,7 @@ class EmpiricalReducedBasis(Method):
             load_scale=loads.scale.clone(),
             load_exponents=loads.exponents.clone(),
         )
+        return model.to(drawn.device)
 
 
 def separated_system(system: NonaffineSystem, fields: Any) -> AffineSystem:

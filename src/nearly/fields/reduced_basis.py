@@ -79,7 +79,8 @@ class ReducedBasis(Method):
             supply.kept[key] = Greedy(target, self.candidates, generator)
         greedy: Greedy = supply.kept[key]
         rank = greedy.grow(self.rank, supply)
-        return greedy.projection.model(rank, typical=greedy.candidates[greedy.others(rank)[:TYPICAL]])
+        model = greedy.projection.model(rank, typical=greedy.candidates[greedy.others(rank)[:TYPICAL]])
+        return model.to(greedy.device)
 
 
 class Greedy:
@@ -89,7 +90,8 @@ class Greedy:
         assert target.system is not None
         assert target.sampler is not None
         self.projection = Projection(target.system)
-        self.candidates = target.sampler(candidates, generator)
+        drawn = target.sampler(candidates, generator)
+        self.device, self.candidates = drawn.device, drawn.cpu()  # the system's matrices are on the host
         self.bounds = torch.full((candidates,), torch.inf, dtype=self.candidates.dtype)
         self.picked: list[int] = []
         self.ended = False
@@ -102,7 +104,8 @@ class Greedy:
                 pick = _largest(self.projection.model(), self.candidates, self.bounds)
             self.bounds[pick] = -torch.inf
             self.picked.append(pick)
-            added = self.projection.extend(supply.solve(self.candidates[pick : pick + 1]).numpy())
+            solution = supply.solve(self.candidates[pick : pick + 1].to(self.device))
+            added = self.projection.extend(solution.cpu().numpy())
             self.ended = not added or len(self.picked) == len(self.candidates)
             if supply.progress is not None:
                 supply.progress("greedy basis", self.projection.rank, rank)

@@ -97,6 +97,7 @@ def as_operator(
     transpose: Any = None,
     *,
     dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
     complex_too: bool = False,
 ) -> Operator:
     """An `Operator` from a SciPy `LinearOperator`, any object with `shape` and `@`, or a plain callable.
@@ -113,6 +114,7 @@ def as_operator(
         transpose: the callable of its transpose, if known (not conjugated).
         dtype: what a map without a dtype of its own is given. If it refuses that (it raises, or answers a real vector by a complex
             one), it is tried on others: real or complex instead, and in double precision.
+        device: where a map without a device of its own is given vectors.
         complex_too: whether complex ones are taken.
 
     Returns:
@@ -143,7 +145,7 @@ def as_operator(
         raise BadInput("transpose", "a callable", describe(adjoint))
     rows, columns = (require_int("shape", side, least=1) for side in own)
     dtypes, arrays = _dtypes(matrix, dtype, complex_too=complex_too)
-    device = torch.device(getattr(matrix, "device", None) or "cpu")
+    device = torch.device(getattr(matrix, "device", None) or device)
     dtype, forward, x, y, image = _first_products(product, arrays, dtypes, device, (rows, columns))
     backward = None if adjoint is None else _on_tensors(adjoint, arrays, dtype, device)
     if backward is not None and dtype.is_complex and hasattr(matrix, "rmatmat"):
@@ -179,7 +181,12 @@ def as_operator(
 
 
 def as_square(
-    matrix: Any, side: int | None = None, *, dtype: torch.dtype = torch.float64, complex_too: bool = False
+    matrix: Any,
+    side: int | None = None,
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    complex_too: bool = False,
 ) -> Tensor | Operator:
     """A square matrix, or a batch of them, that answers `matrix @ x` for tensors x.
 
@@ -188,6 +195,7 @@ def as_square(
             `as_operator` takes.
         side: n of a plain callable.
         dtype: what it is given, as `as_operator` takes it.
+        device: of what has none of its own.
         complex_too: whether complex matrices are taken.
 
     Returns:
@@ -207,13 +215,14 @@ def as_square(
         found: Tensor | Operator = matrix
     elif is_operator(matrix):
         shape = None if side is None or hasattr(matrix, "shape") else (side, side)
-        found = as_operator(matrix, shape, dtype=dtype, complex_too=complex_too)
+        found = as_operator(matrix, shape, dtype=dtype, device=device, complex_too=complex_too)
     elif hasattr(matrix, "tocsr"):
         rows = matrix.tocsr()
         values = torch.zeros(0, dtype=torch.float64)
         if rows.nnz:
             values = as_floating("matrix", rows.data, complex_too=complex_too)
-        found = csr(torch.from_numpy(rows.indptr), torch.from_numpy(rows.indices), values, rows.shape)
+        parts = (torch.from_numpy(rows.indptr), torch.from_numpy(rows.indices), values)
+        found = csr(*(part.to(device) for part in parts), rows.shape)
     elif isinstance(matrix, Tensor) and matrix.layout != torch.strided:
         if not (matrix.is_floating_point() or (complex_too and matrix.is_complex())) or matrix.ndim != 2:
             kind = "real or complex" if complex_too else "real"
@@ -222,6 +231,7 @@ def as_square(
         require_finite("matrix", found.values().detach())
     else:
         found = as_floating("matrix", matrix, least_dimensions=2, complex_too=complex_too)
+        found = found if isinstance(matrix, Tensor) else found.to(device)
     if len(found.shape) < 2 or found.shape[-1] != found.shape[-2] or found.shape[-1] == 0:
         raise BadInput("matrix", "of shape (*batch, n, n)", f"shape {tuple(found.shape)}")
     return found

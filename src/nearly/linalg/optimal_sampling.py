@@ -32,7 +32,7 @@ def christoffel(exponents: Int[Tensor, "m d"], count: int, generator: torch.Gene
         generator: source of randomness.
 
     Returns:
-        Points, in float64.
+        Points, in float64, on the device of the exponents.
 
     Example:
         >>> christoffel(torch.tensor([[0, 0], [3, 1]]), 5, torch.Generator().manual_seed(0)).shape
@@ -50,7 +50,7 @@ def christoffel(exponents: Int[Tensor, "m d"], count: int, generator: torch.Gene
         accepted = level * 4 / math.pi <= squares * (1 - x.square()).sqrt()
         points[left[accepted]] = x[accepted]
         left = left[~accepted]
-    return points.reshape(count, exponents.shape[1])
+    return points.reshape(count, exponents.shape[1]).to(exponents.device)
 
 
 def projection_dpp(exponents: Int[Tensor, "m d"], draws: int, generator: torch.Generator) -> Float[Tensor, "draws m d"]:
@@ -66,14 +66,14 @@ def projection_dpp(exponents: Int[Tensor, "m d"], draws: int, generator: torch.G
         generator: source of randomness.
 
     Returns:
-        Points, in float64; those of one draw in the order of the chain.
+        Points, in float64, on the device of the exponents; those of one draw in the order of the chain.
 
     Example:
         >>> points = projection_dpp(torch.arange(4)[:, None], 1, torch.Generator().manual_seed(0))[0, :, 0].sort().values
         >>> bool((points.diff() > 0.05).all())
         True
     """
-    m, d = exponents.shape
+    (m, d), device = exponents.shape, exponents.device
     exponents = exponents.cpu()
     points = torch.zeros(draws, m, d, dtype=torch.float64)
     basis = torch.zeros(draws, m, m, dtype=torch.float64)  # rows of each are orthonormal
@@ -94,7 +94,7 @@ def projection_dpp(exponents: Int[Tensor, "m d"], draws: int, generator: torch.G
                 new = new - ((new[:, None] @ basis[done, :k].transpose(1, 2)) @ basis[done, :k])[:, 0]
             basis[done, k] = new / new.norm(dim=1, keepdim=True)
             waiting = waiting[~some]
-    return points
+    return points.to(device)
 
 
 def weighted_fit(

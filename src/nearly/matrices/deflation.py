@@ -184,9 +184,10 @@ class Deflation(Method):
 
     def _fit(self, target: Solve, supply: Supply, generator: torch.Generator) -> DeflatedChebyshevModel:
         rank = min(self.rank, target.unknowns - 1)
-        scale = torch.ones(target.unknowns, dtype=torch.float64)
         if target.operator is None:
             scale = torch.as_tensor(target.matrix.diagonal()).to(torch.float64).rsqrt()
+        else:
+            scale = torch.ones(target.unknowns, dtype=torch.float64, device=target.operator.device)
         if target.unknowns <= 2 * rank + 2 or isinstance(target.matrix, Tensor):
             values, modes, highest = _dense_modes(target, scale)
         elif target.operator is not None:
@@ -254,7 +255,10 @@ def _operator_modes(
 
         return LinearOperator(operator.shape, act, dtype=np.float64)
 
-    return _lanczos(acting(operator.__matmul__), acting(lambda x: supply.solve(x.T).T), rank, generator)
+    values, modes, highest = _lanczos(
+        acting(operator.__matmul__), acting(lambda x: supply.solve(x.T).T), rank, generator
+    )
+    return values.to(operator.device), modes.to(operator.device), highest
 
 
 def _sparse_modes(target: Solve, scale: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:

@@ -101,7 +101,7 @@ def _assemble(cells: int) -> tuple[Crisscross, NonaffineSystem]:
     centroids = torch.from_numpy(mesh.centroids)
 
     def coefficient_at(parameters: Tensor, index: Tensor) -> Tensor:
-        distance = parameters[:, None, :2].to(torch.float64) - centroids[index]
+        distance = parameters[:, None, :2].to(torch.float64) - centroids[index.cpu()].to(parameters.device)
         return torch.exp(distance.square().sum(dim=-1) / (-2 * _RADIUS**2))
 
     def coefficient(parameters: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from nearly.core.solution import CONVERGED, Solution
 from nearly.testing._cards import bad_values, require_constraints, require_keys, require_skips
 from nearly.testing._fitting import same_bits
 from nearly.testing._globals import global_state, odd_globals
+from nearly.testing._nested import in_precision, is_inexact, on_device, tensors_of
 from nearly.testing.second_device import elsewhere
 from nearly.testing.solver_problems import SolverProblem
 
@@ -50,6 +51,11 @@ class Iteration:
         """The parameter that caps the steps."""
         return str(self.card.get("limit", "iterations"))
 
+    @property
+    def complex_arguments(self) -> Sequence[str]:
+        """Those that may be complex."""
+        return tuple(self.card.get("complex", ()))
+
     def __call__(self, problem: SolverProblem, changed: Mapping[str, Any] | None = None, **keywords: Any) -> Solution:
         given = {**problem.arguments, **(changed or {})}
         return self.function(**{**given, "tolerance": problem.tolerance, **keywords})
@@ -81,6 +87,11 @@ def check_card_complete(member: Iteration, problems: Sequence[SolverProblem]) ->
     assert "check" in keywords, "the function has no keyword-only check=, which returns what has not converged"
     for name in card["differentiable"]:
         assert name in taken, f"the card calls {name!r} differentiable, which is no argument"
+    for name in member.complex_arguments:
+        assert name in taken, f"the card lets {name!r} be complex, which is no argument"
+        assert any(name in problem.complex_arguments for problem in problems), (
+            f"in no problem of the kind is {name!r} complex"
+        )
     require_constraints(card)
     require_skips(card, solver_checks())
     assert problems, f"there are no problems of the kind {card['kind']!r}"
@@ -98,23 +109,27 @@ def check_bad_parameters(member: Iteration, problems: Sequence[SolverProblem]) -
 
 
 def check_bad_inputs(member: Iteration, problems: Sequence[SolverProblem]) -> None:
-    """NaN, infinity, nothing and text in place of any argument are refused with a `BadInput` that names it."""
+    """NaN, infinity, nothing and text in place of any argument are refused with a `BadInput` that names it.
+
+    So are complex numbers in place of real ones, except in arguments that the card lets be complex.
+    """
     for problem in problems:
         for name, value in problem.arguments.items():
             wrong: dict[str, Any] = {"text": "text"}
+            real = name not in member.complex_arguments
             if isinstance(value, Tensor):
-                wrong |= _spoiled(value)
+                wrong |= _spoiled(value, real)
             elif isinstance(value, list) and all(isinstance(part, Tensor) for part in value):
-                wrong |= {what: [*value[:-1], other] for what, other in _spoiled(value[-1]).items()}
+                wrong |= {what: [*value[:-1], other] for what, other in _spoiled(value[-1], real).items()}
             for what, other in wrong.items():
                 _refused(member, problem, name, {name: other}, f"{name} with {what}")
 
 
-def _spoiled(value: Tensor) -> dict[str, Tensor]:
-    wrong = {}
+def _spoiled(value: Tensor, real: bool) -> dict[str, Tensor]:
+    wrong = {"complex entries": value * (1 + 1j)} if real else {}
     for entry in (float("nan"), float("inf")):
         wrong[str(entry)] = value.clone(memory_format=torch.contiguous_format)
-        wrong[str(entry)].view(-1)[-1] = entry
+        wrong[str(entry)].view(-1)[-1].fill_(complex(0.0, entry) if value.is_complex() else entry)
     return wrong | {"no entries": value[..., :0] if value.ndim else value.new_empty(0)}
 
 
@@ -238,50 +253,36 @@ def _distance(first: Tensor, second: Tensor) -> float:
 def check_leaves_no_trace(member: Iteration, problems: Sequence[SolverProblem]) -> None:
     """Inputs and all global state stay as they were, and two calls agree in every bit."""
     for problem in problems:
-        kept = {name: value.clone() for name, value in problem.arguments.items() if isinstance(value, Tensor)}
+        kept = {name: [one.clone() for one in tensors_of(value)] for name, value in problem.arguments.items()}
         with odd_globals():
             before = global_state()
             first = tensors_of(member(problem).value)
             changed = [name for name, value in global_state().items() if before[name] != value]
         assert not changed, f"{problem.name}: it changes {', '.join(changed)}"
         assert first, f"{problem.name}: the value holds no tensors"
-        changed = [name for name, value in kept.items() if not same_bits(value, problem.arguments[name])]
+        changed = [
+            name
+            for name, old in kept.items()
+            if not all(same_bits(a, b) for a, b in zip(old, tensors_of(problem.arguments[name]), strict=True))
+        ]
         assert not changed, f"{problem.name}: it changes its arguments {', '.join(changed)} in place"
         second = tensors_of(member(problem).value)
         assert all(same_bits(a, b) for a, b in zip(first, second, strict=True)), f"{problem.name}: two calls differ"
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    """The tensors of a value: itself, or the fields of a tuple or dataclass, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, tuple | list):
-        return [tensor for part in value for tensor in tensors_of(part)]
-    if is_dataclass(value):
-        return [tensor for field in fields(value) for tensor in tensors_of(getattr(value, field.name))]
-    return []
 
 
 def check_dtypes(member: Iteration, problems: Sequence[SolverProblem]) -> None:
     """Single precision in, single precision out, and nearly the same solution."""
     for problem in problems:
         tolerance = max(problem.tolerance, SINGLE)
-        single = {name: _in_dtype(value, torch.float32) for name, value in problem.arguments.items()}
+        single = {name: in_precision(value, torch.float32) for name, value in problem.arguments.items()}
         found = member(problem, single, tolerance=tolerance)
-        kinds = {t.dtype for t in tensors_of(found.value) if t.is_floating_point() or t.is_complex()}
+        kinds = {t.dtype for t in tensors_of(found.value) if is_inexact(t)}
         assert kinds <= {torch.float32, torch.complex64}, f"{problem.name}: float32 in, {kinds} out"
-        double = {name: _in_dtype(value, torch.float64) for name, value in single.items()}
+        double = {name: in_precision(value, torch.float64) for name, value in single.items()}
         true = problem.residual(found.value, double)
         assert bool((true <= 10 * tolerance).all()), (
             f"{problem.name}: in single precision the true residual is {float(true.max()):.2g}, asked for {tolerance:.2g}"
         )
-
-
-def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
-    """Floating tensors, also those in a list or tuple, in another precision."""
-    if isinstance(value, list | tuple):
-        return type(value)(_in_dtype(part, dtype) for part in value)
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def check_follows_device(member: Iteration, problems: Sequence[SolverProblem]) -> None:
@@ -295,7 +296,7 @@ def check_follows_device(member: Iteration, problems: Sequence[SolverProblem]) -
         here = tensors_of(member(problem, **few).value)
         with elsewhere() as traffic:
             try:
-                found = member(problem, _moved(dict(problem.arguments), traffic.device), **few)
+                found = member(problem, on_device(dict(problem.arguments), traffic.device), **few)
             except RuntimeError as error:
                 raise AssertionError(f"{problem.name}: on another device it fails: {error}") from error
             there = tensors_of(found.value)
@@ -308,14 +309,6 @@ def check_follows_device(member: Iteration, problems: Sequence[SolverProblem]) -
             same = torch.equal(known, ~second.isnan())
             gap = _distance(second[known], first[known]) if same and known.any() else float(not same)
             assert gap <= 1e3 * problem.tolerance, f"{problem.name}: on another device the solution is {gap:.2g} off"
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, dict):
-        return {name: _moved(part, device) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_moved(part, device) for part in value)
-    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def check_scaled(member: Iteration, problems: Sequence[SolverProblem]) -> None:
@@ -338,10 +331,13 @@ def check_scaled(member: Iteration, problems: Sequence[SolverProblem]) -> None:
 
 
 def check_gradients(member: Iteration, problems: Sequence[SolverProblem]) -> None:
-    """Derivatives agree with finite differences where the card says so; elsewhere there are none, rather than wrong ones."""
+    """Derivatives agree with finite differences where the card says so; elsewhere there are none, rather than wrong ones.
+
+    Of complex arguments they are torch's: the change along d is the real part of the sum of `conj(gradient) d`.
+    """
     for problem in problems:
         for name, value in problem.arguments.items():
-            if not isinstance(value, Tensor) or not value.is_floating_point():
+            if not is_inexact(value):
                 continue
             given = value.clone().requires_grad_()
             out = problem.meaning(member(problem, {name: given}).value)
@@ -349,9 +345,10 @@ def check_gradients(member: Iteration, problems: Sequence[SolverProblem]) -> Non
             assert out.requires_grad or not declared, f"{problem.name}: there is no gradient for {name}"
             if not out.requires_grad:
                 continue
-            weights = torch.cos(torch.arange(out.numel(), dtype=torch.float64)).reshape(out.shape)
+            weights = _phases(out)
             (gradient,) = torch.autograd.grad((out * weights).real.sum(), given)
-            direction = torch.sin(torch.arange(value.numel(), dtype=torch.float64) + 1).reshape(value.shape) * value
+            direction = _phases(value) * value
+            direction = direction if value.is_complex() else direction.real
             structure = problem.structure.get(name)
             direction = direction if structure is None else structure(direction)
             ends = [
@@ -360,11 +357,17 @@ def check_gradients(member: Iteration, problems: Sequence[SolverProblem]) -> Non
                 .detach()
                 for side in (1, -1)
             ]
-            slope, ours = float(ends[0] - ends[1]) / (2 * STEP), float((gradient * direction).sum())
+            slope, ours = float(ends[0] - ends[1]) / (2 * STEP), float((gradient.conj() * direction).real.sum())
             allowed = 1e-3 * abs(slope) + 1e-5 * float((out.detach().abs() * weights.abs()).sum())
             assert abs(slope - ours) <= allowed, (
                 f"{problem.name}: the derivative along {name} is {ours:.6g}, finite differences give {slope:.6g}"
             )
+
+
+def _phases(like: Tensor) -> Tensor:
+    """Numbers of absolute value one, all different."""
+    angles = torch.arange(1, like.numel() + 1, dtype=torch.float64)
+    return torch.polar(torch.ones_like(angles), angles).reshape(like.shape)
 
 
 def check_order_declared(member: Iteration, problems: Sequence[SolverProblem]) -> None:

@@ -1,4 +1,4 @@
-"""Checks of the surrogate as a module: dtypes, artifacts and copies, gradients, batches."""
+"""Checks of the surrogate as a module: dtypes, devices, artifacts and copies, gradients, batches."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import nearly
 from nearly.core.cost import measure_cost
 from nearly.core.errors import CertificateViolated, NearlyError
 from nearly.testing._fitting import accepted, ask, fitted, inside, installed, same_bits
+from nearly.testing.second_device import elsewhere
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 # Half the digits of single precision: what is left once a well-scaled least-squares or small dense solve has used its share.
 SINGLE = torch.finfo(torch.float32).eps ** 0.5
+
+# What another device's order of summation may change, relatively.
+ROUNDING = {torch.float64: 1e-9, torch.float32: SINGLE}
 
 # Of finite differences, in units of the inputs' spread: curvature spoils long steps, round-off short ones.
 STEPS = (1e-2, 1e-3, 1e-4)
@@ -59,6 +63,40 @@ def check_dtypes(method_class: type[Method], problems: Sequence[Problem]) -> Non
         reference = ask(surrogate, x).double()
         gap = _relative(single.double() - reference, reference)
         assert gap <= SINGLE, f"{problem.name}: moved to float32 its answers change by {gap:.2g}, relatively"
+
+
+def check_follows_device(method_class: type[Method], problems: Sequence[Problem]) -> None:
+    """Moved to another device, a surrogate answers, bounds and tells its domain there, as on the host.
+
+    Raises:
+        AssertionError: otherwise.
+    """
+    for problem, target in accepted(method_class, problems):
+        surrogate = fitted(method_class, problem)
+        x = inside(surrogate, problem.fresh(target, 40, 0)).inputs
+        here = _told(surrogate, x)
+        with elsewhere() as traffic:
+            try:
+                found = _told(surrogate.to(traffic.device), x.to(traffic.device))
+            except RuntimeError as error:
+                raise AssertionError(f"{problem.name}: on another device it fails: {error}") from error
+            stray = [name for name, one in found.items() if one.device != traffic.device]
+            there = {name: one.cpu() for name, one in found.items()}
+        assert not stray, f"{problem.name}: on another device its {' and '.join(stray)} are on the host"
+        for name, expected in here.items():
+            gap = _relative((there[name] - expected).double(), expected.double())
+            allowed = ROUNDING[problem.dtype]
+            assert gap <= allowed, f"{problem.name}: on another device its {name} change by {gap:.2g}, relatively"
+
+
+def _told(surrogate: Surrogate, x: Tensor) -> dict[str, Tensor]:
+    """All that a surrogate says of inputs of its domain, and of some far away."""
+    far = torch.cat([x, 1e3 * (1 + x.abs())])
+    told = {"answers": ask(surrogate, x), "domain": surrogate.contains(far).to(x.dtype)}
+    if surrogate.model.theorem is not None:
+        with torch.no_grad():
+            told["bounds"] = surrogate.bound(x)
+    return told
 
 
 def check_artifact_round_trip(method_class: type[Method], problems: Sequence[Problem]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from nearly.core.errors import BadInput, FactorizationFailed
 from nearly.core.solution import CONVERGED, Solution, conclude
 from nearly.core.validate import as_floating, require_parameters
+from nearly.linalg.promotion import promoted
 from nearly.testing._iterations import Iteration
 from nearly.testing.solver_problems import SolverProblem
 
@@ -28,6 +29,7 @@ CARD: dict[str, Any] = {
     "rate": "a tenth of the residual is left by each step",
     "order": 1,
     "differentiable": ["right", "matrix"],
+    "complex": ["right", "matrix"],
     "parameters": {"tolerance": ["real", 0, None], "iterations": ["integer", 1, None]},
     "skips": {},
 }
@@ -37,7 +39,9 @@ DEFECTS = {
     "incomplete card": ("card_complete", "lacks 'rate'"),
     "unchecked parameters": ("bad_parameters", "not refused by name"),
     "takes NaN": ("bad_inputs", "not refused by name"),
+    "takes complex": ("bad_inputs", "with complex entries is accepted"),
     "recurred residual": ("residual_true", "the residual reported"),
+    "residual of real parts": ("residual_true", "complex systems: the residual reported"),
     "silent": ("failure_told", "the status says it did"),
     "fixed tolerance": ("tolerance_obeyed", "the tolerance changes nothing"),
     "wrong alone": ("batch_alone", "alone, problem 0 is"),
@@ -46,6 +50,7 @@ DEFECTS = {
     "counts on the host": ("follows_device", "on another device it fails"),
     "clamps": ("scaled", "off, and called converged"),
     "detached twice": ("gradients", "finite differences"),
+    "holomorphic": ("gradients", "complex systems: the derivative along"),
     "slow": ("order_declared", "declared as 2"),
 }
 
@@ -75,13 +80,15 @@ def broken_solvers() -> list[BrokenIteration]:
 
     Example:
         >>> len(broken_solvers())
-        13
+        16
     """
     found = []
     for defect, (breaks, says) in DEFECTS.items():
         card = CARD | ({"order": 2} if defect == "slow" else {})
         if defect == "incomplete card":
             del card["rate"]
+        if defect == "takes complex":
+            del card["complex"]
         found.append(BrokenIteration(Iteration(refinement_with(defect), card), breaks, says, defect))
     return found
 
@@ -94,14 +101,14 @@ def refinement_with(defect: str) -> Callable[..., Solution]:
     ) -> Solution:
         if defect != "unchecked parameters":
             require_parameters(CARD, tolerance=tolerance, iterations=iterations)
-        a, b = _checked(matrix, right, finite=defect != "takes NaN")
+        a, b = promoted(*_checked(matrix, right, finite=defect != "takes NaN"))
         if defect == "in place":
             with torch.no_grad():
                 right.mul_(1 + 2.0**-50)
         if defect == "clamps":
-            b = b.clamp(-1e30, 1e30)
+            b = b * (1e30 / b.abs()).clamp(max=1.0)
         if defect == "double only":
-            a, b = a.double(), b.double()
+            a, b = (t.to(torch.promote_types(t.dtype, torch.float64)) for t in (a, b))
         vector = b.ndim == 1
         b = b[..., None] if vector else b
         scale = b.detach().abs().amax(dim=-2, keepdim=True)
@@ -127,8 +134,12 @@ def refinement_with(defect: str) -> Callable[..., Solution]:
             x = 1.001 * x
         if defect == "recurred residual":
             residual = residual * 0.5
+        if defect == "residual of real parts":
+            residual = rest.detach().real.norm(dim=-2) / size
         if defect == "detached twice":
             x = x.detach() + 2 * (x - x.detach())
+        if defect == "holomorphic":
+            x = _WithoutConjugates.apply(x)  # type: ignore[no-untyped-call]
         x, residual, counts = (t[..., 0] if vector else t for t in (x, residual, counts))
         if defect == "silent":
             return Solution(x, residual <= tolerance, counts, residual, CONVERGED)
@@ -146,41 +157,55 @@ def refinement_with(defect: str) -> Callable[..., Solution]:
 
 
 def refinement_problems() -> list[SolverProblem]:
-    """Three systems, with two right-hand sides each."""
+    """Three systems, with two right-hand sides each, and three complex ones."""
+    return [_three("three systems", torch.float64), _three("three complex systems", torch.complex128)]
+
+
+def _three(name: str, dtype: torch.dtype) -> SolverProblem:
     generator = torch.Generator().manual_seed(0)
-    root = torch.randn(3, 6, 6, dtype=torch.float64, generator=generator)
-    right = torch.randn(3, 6, 2, dtype=torch.float64, generator=generator)
+    root = torch.randn(3, 6, 6, dtype=dtype, generator=generator)
+    matrix = root @ root.mH + 6 * torch.eye(6, dtype=torch.float64)
+    right = torch.randn(3, 6, 2, dtype=dtype, generator=generator)
     singular = torch.zeros(3, 6, 6, dtype=torch.float64)
     singular[:, 0, 0] = 1.0
 
     def residual(value: Tensor, arguments: Mapping[str, Any]) -> Tensor:
-        rest = arguments["right"].double() - arguments["matrix"].double() @ value.double()
-        return rest.norm(dim=-2) / arguments["right"].double().norm(dim=-2)
+        a, b = arguments["matrix"], arguments["right"]
+        return (b - a @ value.to(b)).norm(dim=-2) / b.norm(dim=-2)
 
     def digits_per_step(solver: Callable[..., Solution]) -> float:
-        left = [
-            solver(
-                problem.arguments["matrix"], problem.arguments["right"], tolerance=1e-12, iterations=steps, check=False
-            )
-            for steps in (2, 4)
-        ]
+        left = [solver(matrix, right, tolerance=1e-12, iterations=steps, check=False) for steps in (2, 4)]
         return float((left[0].residual / left[1].residual).log10().mean()) / 2
 
-    problem = SolverProblem(
-        "three systems",
-        {"matrix": root @ root.mT + 6 * torch.eye(6, dtype=torch.float64), "right": right},
+    return SolverProblem(
+        name,
+        {"matrix": matrix, "right": right},
         residual,
         batched=("matrix", "right"),
         impossible={"a singular matrix": {"matrix": singular}},
         degrees={"right": 1, "matrix": -1},
         order=digits_per_step,
     )
-    return [problem]
+
+
+class _WithoutConjugates(torch.autograd.Function):
+    """The identity, with derivatives conjugated."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].conj()
 
 
 def _checked(matrix: Tensor, right: Tensor, *, finite: bool) -> tuple[Tensor, Tensor]:
     if finite:
-        return as_floating("matrix", matrix, least_dimensions=2), as_floating("right", right, least_dimensions=1)
+        return (
+            as_floating("matrix", matrix, least_dimensions=2, complex_too=True),
+            as_floating("right", right, least_dimensions=1, complex_too=True),
+        )
     for name, value in (("matrix", matrix), ("right", right)):
         if not isinstance(value, Tensor) or not value.numel():
             raise BadInput(name, "a tensor with entries", value)

@@ -42,9 +42,15 @@ READING = {
     aten.repeat_interleave.Tensor,
     aten.bincount.default,
 }
+# They take a shape from a tensor of any device.
+LIKES = {aten.empty_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.rand_like, aten.randn_like}
+LIKES |= {aten.new_empty, aten.new_empty_strided, aten.new_zeros, aten.new_ones, aten.new_full}
 # CUDA has none of integers.
 PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv, aten.addmv, aten.dot}
-MAKERS = {torch.tensor, torch.as_tensor, torch.asarray}  # these reach a device in a way that nothing can be put between
+# These reach a device in ways that nothing can be put between.
+MAKERS = {torch.tensor, torch.as_tensor, torch.asarray}
+PLACES = {Tensor.__getitem__, Tensor.__setitem__}  # where they are lists
+SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -128,6 +134,9 @@ class _Away(Tensor):
             known |= {"layout": host.layout, "dispatch_layout": True}
         shell: _Away = torch.Tensor._make_wrapper_subclass(cls, host.shape, **known)
         shell.host = host
+        # Where numbers wait to be conjugated or negated: it is done outside the shell, as on any device.
+        torch._C._set_conj(shell, host.is_conj())
+        torch._C._set_neg(shell, host.is_neg())
         return shell
 
     def __repr__(self) -> str:  # type: ignore[override]
@@ -154,11 +163,11 @@ class _Factories(TorchDispatchMode):
         kwargs = kwargs or {}
         if any(issubclass(kind, _Away) for kind in types) or _names_device(kwargs.get("device")):
             return _run(func, args, kwargs)
-        return func(*args, **kwargs)
+        return _computed(func, args, kwargs)
 
 
 class _Makers(TorchFunctionMode):
-    """Makes tensors of Python's numbers on the host, then moves them; reads lists of numbers from copies."""
+    """Makes tensors of Python's numbers on the host, then moves them, but for places; reads lists of numbers from copies."""
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -166,9 +175,20 @@ class _Makers(TorchFunctionMode):
             return func(*args, **kwargs | {"device": None}).to(kwargs["device"])
         if func is Tensor.new_tensor and isinstance(args[0], _Away):
             return torch.tensor(*args[1:], **{"dtype": args[0].dtype} | kwargs).to(args[0].device)
+        if func in PLACES and isinstance(args[0], _Away):
+            args = (args[0], _places(args[1]), *args[2:])
+        if func == SET_DATA and isinstance(args[0], _Away):  # as modules do to change their precision
+            args[0].host = args[1].host
         if func is Tensor.tolist and isinstance(args[0], _Away):
             return args[0].cpu().tolist()
         return func(*args, **kwargs)
+
+
+def _places(index: Any) -> Any:
+    """An index with tensors in place of lists."""
+    if isinstance(index, tuple):
+        return tuple(_places(part) for part in index)
+    return torch.tensor(index, dtype=None if index else torch.int64) if isinstance(index, list) else index
 
 
 def _names_device(device: Any) -> bool:
@@ -191,7 +211,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     inner, named = pytree.tree_unflatten([leaf.host if isinstance(leaf, _Away) else leaf for leaf in leaves], form)
     if named.get("device") is not None:
         named["device"] = torch.device("cpu")
-    found = func(*inner, **named)
+    found = _computed(func, inner, named)
     if func is aten.copy_.default:
         return args[0]
     if not there or found is None:
@@ -200,12 +220,20 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return return_and_correct_aliasing(func, args, kwargs, found)
 
 
+def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The operation, with conjugates and negatives that are held back within it; modes leave these out (torch 2.13)."""
+    keys = torch._C.DispatchKey
+    leave_out = torch._C._SetExcludeDispatchKeyGuard
+    with leave_out(keys.Conjugate, False), leave_out(keys.Negative, False):
+        return func(*args, **kwargs)
+
+
 def _require_allowed(func: Any, args: Any, kwargs: dict[str, Any], leaves: list[Any], there: bool) -> None:
     if not there or func in MOVES:
         return
     indices = {id(one) for one in args[1]} if func in INDEXING else set()
     single = torch.Tag.pointwise in func.tags or func in INDEXING or func is aten.where.self
-    for leaf in leaves:
+    for leaf in [] if func.overloadpacket in LIKES else leaves:
         if _on_host(leaf) and id(leaf) not in indices and (leaf.ndim or not single):
             raise RuntimeError(f"{func} of tensors on {NAME} and one on the host, of shape {tuple(leaf.shape)}")
     if kwargs.get("generator") is not None:
@@ -226,4 +254,5 @@ def _count(func: Any, args: Any, leaves: list[Any], given: bool, there: bool) ->
     masked = func in INDEXING and any(isinstance(one, _Away) and one.dtype == torch.bool for one in args[1])
     _open[-1].reads += given and (func in READING or masked or (func in MOVES and not there))
     made = func is aten._to_copy.default and not given
-    _open[-1].sent += there and (made or any(_on_host(leaf) and leaf.ndim for leaf in leaves))
+    taken = func.overloadpacket not in LIKES and any(_on_host(leaf) and leaf.ndim for leaf in leaves)
+    _open[-1].sent += there and (made or taken)

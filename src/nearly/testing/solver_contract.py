@@ -55,7 +55,8 @@ def check_solver(
         problems: to check it on; by default those of the card's kind.
         card: a literal with `name`, `kind`, `rows`, `replaces`, `residual` (what it is, in which norm), `rate`, `differentiable`
             (arguments whose derivatives are right), `parameters` (name -> constraint), `skips` (check -> reason), and where they
-            apply `order` (a number, measured) and `limit` (the parameter that caps the steps, if it is not `iterations`).
+            apply `complex` (arguments that may be complex; all others must refuse it), `order` (a number, measured) and `limit`
+            (the parameter that caps the steps, if it is not `iterations`).
 
     Raises:
         AssertionError: at the first check that fails; it names the check, the problem and what broke.
@@ -65,5 +66,5 @@ def check_solver(
         >>> check_solver(conjugate_gradients)
     """
     member = iteration(solver, card)
-    chosen = solver_problems(member.card["kind"]) if problems is None else problems
+    chosen = solver_problems(member.card["kind"], member.complex_arguments) if problems is None else problems
     run_checks(solver_checks(), member, chosen, name=solver.__name__, skips=list(member.card.get("skips", {})))

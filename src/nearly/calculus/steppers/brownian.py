@@ -125,15 +125,17 @@ class BrownianTree:
             end: their last times, not before the first.
 
         Returns:
-            Tensors of the broadcast shape followed by `shape`; area 0 where an interval is empty.
+            Tensors of the broadcast shape followed by `shape`, where the seeds are, or else the times; area 0 where an interval is
+            empty.
 
         Raises:
             BadInput: for times that are not finite, out of order or outside the tree's interval.
         """
-        first, last = self._times("start", start), self._times("end", end)
+        device = next((one.device for one in (self.seed, start, end) if isinstance(one, Tensor)), None)
+        first, last = self._times("start", start, device), self._times("end", end, device)
         if not bool((first <= last).all()):
             raise BadInput("end", "at or after start", describe(end))
-        seeds = torch.as_tensor(self.seed)
+        seeds = torch.as_tensor(self.seed, device=device)
         # One walk down the tree for both ends, put before the dimensions of the seeds.
         ends = torch.stack(torch.broadcast_tensors(first, last, torch.empty_like(seeds, dtype=torch.float64))[:2])
         walked = self._from_start(ends)
@@ -146,8 +148,7 @@ class BrownianTree:
         area = torch.where(length > 0, whole / torch.where(length > 0, length, 1.0) - change / 2, 0.0)
         return Increment(change.to(self.dtype), area.to(self.dtype))
 
-    def _times(self, name: str, value: Any) -> Tensor:
-        device = self.seed.device if isinstance(self.seed, Tensor) else None
+    def _times(self, name: str, value: Any, device: torch.device | None) -> Tensor:
         try:
             times = torch.as_tensor(value, dtype=torch.float64, device=device).detach()
         except (TypeError, ValueError, RuntimeError) as error:

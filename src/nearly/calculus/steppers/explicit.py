@@ -27,6 +27,7 @@ CARD = {
     "rate": "the error falls as steps^-5 with tsit5 and dopri5, as steps^-3 with bosh3",
     "order": 5,
     "differentiable": ["initial"],
+    "complex": ["initial"],
     "limit": "steps",
     "parameters": {
         "method": ["choice", "tsit5", "dopri5", "bosh3"],

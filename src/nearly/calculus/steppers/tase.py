@@ -31,6 +31,7 @@ CARD = {
     "rate": "the error falls as steps^-3, or steps^-2 with order=2",
     "order": 3,
     "differentiable": ["initial"],
+    "complex": ["initial"],
     "limit": "steps",
     "parameters": {
         "order": ["choice", 2, 3],

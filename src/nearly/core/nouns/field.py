@@ -29,7 +29,7 @@ class Fidelity:
     """A cheaper solver of the same problem, whose answer is already interpolated to the fine unknowns.
 
     Attributes:
-        solver: as the target's own.
+        solver: as the target's own; asked on the device that the inputs are on.
         unknowns: how many unknowns it solves for; orders fidelities by cost.
         vectorized: whether `solver` takes all inputs (n, ...) at once.
     """
@@ -39,7 +39,7 @@ class Fidelity:
     vectorized: bool = False
 
     def __call__(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """Answers to all inputs, without gradients.
+        """Answers to all inputs, on their device, without gradients.
 
         Raises:
             BadInput: for no inputs at all; only an answer tells the shape of answers.
@@ -48,8 +48,10 @@ class Fidelity:
             raise BadInput("inputs", "at least one row", tuple(inputs.shape))
         with torch.no_grad():
             if self.vectorized:
-                return torch.as_tensor(self.solver(inputs))
-            return torch.stack([torch.as_tensor(self.solver(x)) for x in inputs])
+                answers = torch.as_tensor(self.solver(inputs))
+            else:
+                answers = torch.stack([torch.as_tensor(self.solver(x)) for x in inputs])
+            return answers.to(inputs.device)
 
 
 class Field(Target):
@@ -205,7 +207,7 @@ def evaluate_rows(solver: Solver, inputs: Tensor, vectorized: bool) -> tuple[Ten
         try:
             rows: list[Any] = list(torch.as_tensor(solver(inputs)))
             if len(rows) == len(inputs):
-                return collect(list(rows), [None] * len(rows), rows[0].dtype)
+                return collect(list(rows), [None] * len(rows), rows[0].dtype, inputs.device)
             return inputs[:, :0], [f"{len(rows)} outputs for {len(inputs)} inputs"] * len(inputs)
         except Exception:  # the rows below find out which inputs are to blame
             return evaluate_rows(lambda x: torch.as_tensor(solver(x[None]))[0], inputs, vectorized=False)
@@ -219,7 +221,7 @@ def evaluate_rows(solver: Solver, inputs: Tensor, vectorized: bool) -> tuple[Ten
             answers.append(None)
             failures.append(f"{type(error).__name__}: {error}")
     dtype = next((a.dtype for a in answers if a is not None), inputs.dtype)
-    return collect(answers, failures, dtype if dtype.is_floating_point else torch.float64)
+    return collect(answers, failures, dtype if dtype.is_floating_point else torch.float64, inputs.device)
 
 
 def _checked_product(product: Any) -> Any:

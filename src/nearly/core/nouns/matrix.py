@@ -79,9 +79,9 @@ class Matrix(Target):
         if inputs.ndim != 2 or inputs.shape[1] != self.shape[1]:
             raise BadInput("inputs", f"of shape (n, {self.shape[1]})", describe(inputs))
         if self.sparse is not None:
-            outputs = torch.from_numpy(np.ascontiguousarray((self.sparse @ inputs.numpy().T).T))
+            outputs = torch.from_numpy(np.ascontiguousarray((self.sparse @ inputs.cpu().numpy().T).T)).to(inputs.device)
         elif self.operator is not None:
-            return collect(list((self.operator @ inputs.T).T), [None] * len(inputs), self.dtype)
+            return collect(list((self.operator @ inputs.T).T), [None] * len(inputs), self.dtype, inputs.device)
         else:
             outputs = inputs @ self.matrix.T
         return outputs, [None] * len(inputs)
@@ -192,12 +192,12 @@ class Solve(Target):
         if inputs.ndim != 2 or inputs.shape[1] != self.unknowns:
             raise BadInput("inputs", f"of shape (n, {self.unknowns})", describe(inputs))
         if self.sparse is not None:
-            solution = torch.from_numpy(np.ascontiguousarray(self.factors.solve(inputs.numpy().T).T))
+            solution = torch.from_numpy(np.ascontiguousarray(self.factors.solve(inputs.cpu().numpy().T).T))
         elif self.operator is not None:
             return self._iterate(inputs)
         else:
             solution = torch.linalg.lu_solve(*self.factors, inputs.T).T
-        return collect(list(solution), [None] * len(inputs), solution.dtype)
+        return collect(list(solution), [None] * len(inputs), solution.dtype, inputs.device)
 
     def _iterate(self, inputs: Tensor) -> tuple[Tensor, list[str | None]]:
         assert self.operator is not None
@@ -208,7 +208,7 @@ class Solve(Target):
             else f"{NAMES[self.solver]} left a relative residual of {left:.2g}"
             for left in residuals.tolist()
         ]
-        return collect(list(solution.T.to(self.dtype)), failures, self.dtype)
+        return collect(list(solution.T.to(self.dtype)), failures, self.dtype, inputs.device)
 
     def error(self, outputs: Float[Tensor, "n k"], predictions: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """Relative 2-norm per input."""

@@ -26,6 +26,7 @@ CARD = {
     "residual": "||X^k B X^(p - k) - I||_F / sqrt(n) with k = ceil(p / 2) and B the matrix with its ridge, in double precision",
     "rate": "newton: quadratic near the solution; before, eigenvalues grow by (1 + 1/p)^p, 2 to e, in a step",
     "differentiable": ["matrix"],
+    "complex": ["matrix"],
     "parameters": {
         "power": ["integer", 1, 8],
         "ridge": ["optional real", 0, None],

@@ -28,6 +28,7 @@ CARD = {
     "residual": "||X X - A||_F / ||A||_F, or ||X A X - I||_F / sqrt(n) of an inverse",
     "rate": "minimax: the best that so many products allow on [least, 1]; pade and taylor: of order 11 and 6 near the solution",
     "differentiable": ["matrix"],
+    "complex": ["matrix"],
     "parameters": {
         "inverse": ["choice", True, False],
         "route": ["choice", "auto", "eigh", "minimax", "newton_schulz", "pade", "taylor"],

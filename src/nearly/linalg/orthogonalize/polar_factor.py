@@ -33,6 +33,7 @@ CARD = {
     "residual": "||Q^T Q - I||_F / sqrt(n), the root mean square of s_i^2 - 1 over the singular values s_i of Q",
     "rate": "minimax: the best that so many products allow on [least, 1]; newton_schulz: cubic near the solution",
     "differentiable": ["matrix"],
+    "complex": ["matrix"],
     "parameters": {
         "route": ["choice", "auto", "svd", "gram", "minimax", "newton_schulz", "muon"],
         "half": ["choice", True, False],

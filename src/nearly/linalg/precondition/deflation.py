@@ -46,7 +46,8 @@ def deflation(
         [100.0, 1.0]
     """
     directions = as_floating("directions", directions, least_dimensions=2, complex_too=True).detach()
-    matrix = as_square(matrix, directions.shape[-2], dtype=directions.dtype, complex_too=True)
+    side, kind, device = directions.shape[-2], directions.dtype, directions.device
+    matrix = as_square(matrix, side, dtype=kind, device=device, complex_too=True)
     if directions.is_complex() and not matrix.dtype.is_complex:
         raise BadInput("directions", "real, as the matrix is", describe(directions))
     if directions.shape[:-1] != matrix.shape[:-1]:

@@ -27,6 +27,7 @@ CARD = {
     "residual": "||T(g) - g|| / ||g||, what one more step changes in the variances of entries, or of the noise if estimated",
     "rate": "that of expectation-maximization: linear",
     "differentiable": [],
+    "complex": ["factors", "values"],
     "parameters": {
         "update": ["choice", "svd", "alternating"],
         "noise": ["optional real", 0, None],

@@ -28,6 +28,7 @@ CARD = {
     "rate": "||A (x - x*)|| falls by about sqrt(columns / rows of the sketch) per iteration, whatever the condition of A",
     "order": None,
     "differentiable": ["matrix", "right"],
+    "complex": ["matrix", "right"],
     "parameters": {
         "tolerance": ["optional real", 0, None],
         "iterations": ["integer", 1, None],

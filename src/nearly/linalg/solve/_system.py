@@ -258,7 +258,7 @@ def checked_system(matrix: Any, right: Any, *, complex_too: bool = False) -> tup
         BadInput: otherwise.
     """
     right = as_floating("right", right, least_dimensions=1, complex_too=complex_too)
-    matrix = as_square(matrix, right.shape[0], dtype=right.dtype, complex_too=complex_too)
+    matrix = as_square(matrix, right.shape[0], dtype=right.dtype, device=right.device, complex_too=complex_too)
     shape = tuple(matrix.shape)
     batch, side = shape[:-2], shape[-1]
     asked = f"of shape ({side},) or ({side}, k)" if not batch else f"of shape {(*batch, side, 'k')}"
@@ -316,7 +316,7 @@ def checked_inverse(name: str, inverse: Any, *, complex_too: bool = False) -> Pr
 
 
 def near_one(matrix: Tensor | Operator) -> tuple[Tensor | Operator, Tensor]:
-    """The matrix divided by a power of two where its entries are far from 1, and that power, shape (*batch, 1, 1).
+    """The matrix divided by a power of two where its entries are far from 1, and that power, shape (*batch, 1, 1) or ().
 
     Args:
         matrix: as `as_square` returns it; operators are left as they are.
@@ -325,7 +325,7 @@ def near_one(matrix: Tensor | Operator) -> tuple[Tensor | Operator, Tensor]:
         The matrix, detached, and the power.
     """
     if isinstance(matrix, Operator):
-        return matrix, torch.ones(1, 1, dtype=matrix.dtype.to_real(), device=matrix.device)
+        return matrix, torch.ones((), dtype=matrix.dtype.to_real())
     matrix = matrix.detach()
     sparse = matrix.layout != torch.strided
     entries = matrix.values() if sparse else matrix

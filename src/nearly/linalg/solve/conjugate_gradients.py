@@ -24,6 +24,7 @@ CARD = {
     "rate": "2 ((sqrt(k) - 1) / (sqrt(k) + 1))^iterations in the energy norm, k the condition number of M A",
     "order": None,
     "differentiable": ["right", "matrix"],
+    "complex": ["right", "matrix"],
     "parameters": {"tolerance": ["optional real", 0, None], "iterations": ["optional integer", 1, None]},
     "skips": {},
 }

@@ -24,6 +24,7 @@ CARD = {
     "rate": "that of the least polynomial of the restart's degree that is 1 at 0, on the field of values; the residual never grows",
     "order": None,
     "differentiable": ["right", "matrix"],
+    "complex": ["right", "matrix"],
     "parameters": {
         "tolerance": ["optional real", 0, None],
         "iterations": ["optional integer", 1, None],

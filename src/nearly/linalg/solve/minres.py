@@ -24,6 +24,7 @@ CARD = {
     "rate": "the least maximum on the spectrum among polynomials of degree `iterations` that are 1 at 0",
     "order": None,
     "differentiable": ["right", "matrix"],
+    "complex": ["right", "matrix"],
     "parameters": {"tolerance": ["optional real", 0, None], "iterations": ["optional integer", 1, None]},
     "skips": {},
 }

@@ -33,7 +33,7 @@ CARD = {
         "block": ["integer", 1, None],
         "every": ["integer", 1, None],
     },
-    "settings": {"lr": 0.15},
+    "settings": {"lr": 0.3, "eps": 0.03},
     "skips": {"groups": "random signs are drawn for the parameters of a group in turn"},
 }
 

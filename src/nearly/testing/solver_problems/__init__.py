@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from nearly.core.errors import BadInput
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from nearly.testing._nested import tensors_of
 
 
 @dataclass(frozen=True)
 class SolverProblem:
-    """A problem for iterations of one kind, in float64.
+    """A problem for iterations of one kind, in double precision.
 
     Attributes:
         name: for messages.
@@ -42,9 +42,14 @@ class SolverProblem:
     meaning: Callable[[Any], Tensor] = lambda value: value
     order: Callable[[Callable[..., Any]], float] | None = None
 
+    @property
+    def complex_arguments(self) -> set[str]:
+        """Those that are complex tensors, or lists or tuples with one."""
+        return {name for name, value in self.arguments.items() if any(one.is_complex() for one in tensors_of(value))}
 
-def solver_problems(kind: str) -> list[SolverProblem]:
-    """The problems of a kind.
+
+def solver_problems(kind: str, complex_arguments: Collection[str] = ()) -> list[SolverProblem]:
+    """The problems of a kind whose complex arguments, if any, are among those named.
 
     Raises:
         BadInput: for an unknown kind.
@@ -56,4 +61,5 @@ def solver_problems(kind: str) -> list[SolverProblem]:
     known = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
     if kind not in known:
         raise BadInput("kind", f"one of {', '.join(known)}", repr(kind))
-    return importlib.import_module(f"{__name__}.{kind}").problems()
+    found: list[SolverProblem] = importlib.import_module(f"{__name__}.{kind}").problems()
+    return [problem for problem in found if problem.complex_arguments <= set(complex_arguments)]

@@ -12,22 +12,27 @@ from nearly.testing.solver_problems import SolverProblem
 
 
 def problems() -> list[SolverProblem]:
-    """Roots of several powers by both routes, and a singular matrix with a ridge."""
+    """Roots of several powers by both routes, and a singular matrix with a ridge; real and complex."""
+    return [*_of(torch.float64), *_of(torch.complex128)]
+
+
+def _of(dtype: torch.dtype) -> list[SolverProblem]:
     generator = torch.Generator().manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(3, 6, 6, dtype=torch.float64, generator=generator))[0]
+    basis = torch.linalg.qr(torch.randn(3, 6, 6, dtype=dtype, generator=generator))[0]
     values = torch.linspace(1, 30, 6, dtype=torch.float64)
-    matrix, singular = (_symmetric((basis * v) @ basis.mT) for v in (values, values - 1))
+    matrix, singular = (_hermitian((basis * v) @ basis.mH) for v in (values, values - 1))
+    kind = "complex " if dtype.is_complex else ""
     indefinite = matrix - 5 * torch.eye(6, dtype=torch.float64)
     return [
         SolverProblem(
-            f"three {'singular ' if ridge else ''}6x6 matrices, power {power}, by {route}",
+            f"three {'singular ' if ridge else ''}{kind}6x6 matrices, power {power}, by {route}",
             {"matrix": singular if ridge else matrix, "power": power, "route": route, "ridge": ridge},
             _residual,
             tolerance=1e-9,
             batched=("matrix",),
             impossible={"an indefinite matrix": {"matrix": indefinite}},
             degrees={"matrix": -1 / power},
-            structure={"matrix": _symmetric},
+            structure={"matrix": _hermitian},
         )
         for power, route, ridge in (
             (4, "auto", None),
@@ -39,12 +44,13 @@ def problems() -> list[SolverProblem]:
     ]
 
 
-def _symmetric(matrix: Tensor) -> Tensor:
-    return (matrix + matrix.mT) / 2
+def _hermitian(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.mH) / 2
 
 
 def _residual(value: Tensor, arguments: Mapping[str, Any]) -> Tensor:
-    value, matrix, power = value.double(), arguments["matrix"].double(), arguments["power"]
+    matrix, power = arguments["matrix"], arguments["power"]
+    value = value.to(matrix)
     eye = torch.eye(value.shape[-1], dtype=value.dtype)
     gap = matrix + (arguments["ridge"] or 0.0) * matrix.flatten(-2).norm(dim=-1)[..., None, None] * eye
     for k in range(power):

@@ -12,19 +12,23 @@ from nearly.testing.solver_problems import SolverProblem
 
 
 def problems() -> list[SolverProblem]:
-    """Three 5x6 matrices of four nonzero entries in two rows and columns, by both updates, the noise known."""
+    """Three 5x6 matrices of four nonzero entries in two rows and columns, by both updates, the noise known; real and complex."""
+    return [*_of(torch.float64), *_of(torch.complex128)]
+
+
+def _of(dtype: torch.dtype) -> list[SolverProblem]:
     generator = torch.Generator().manual_seed(0)
 
     def gaussian(*shape: int) -> Tensor:
-        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+        return torch.randn(*shape, dtype=dtype, generator=generator)
 
     one, two, noise = gaussian(4, 5), gaussian(4, 6), 0.05 * gaussian(3, 4, 4)
-    x = torch.zeros(3, 5, 6, dtype=torch.float64)
+    x = torch.zeros(3, 5, 6, dtype=dtype)
     x[:, ::3, 1::3] = gaussian(3, 2, 2)
     y = one @ x @ two.mT + noise
     return [
         SolverProblem(
-            f"three 5x6 matrices, {update} update",
+            f"three {'complex ' if dtype.is_complex else ''}5x6 matrices, {update} update",
             {"factors": [one, two], "values": y, "update": update, "noise": 0.0025},
             _residual,
             tolerance=1e-3,
@@ -37,18 +41,19 @@ def problems() -> list[SolverProblem]:
 
 def _residual(value: Any, arguments: Mapping[str, Any]) -> Tensor:
     """One step by dense algebra; the change of variances that it makes."""
-    one, two = (factor.double() for factor in arguments["factors"])
-    values = arguments["values"].double()
+    one, two = arguments["factors"]
+    values = arguments["values"]
     many = values if values.ndim == 3 else values[None]
     gains = [gain.double() if values.ndim == 3 else gain.double()[None] for gain in value.variances]
     h = torch.kron(one, two)
     found = []
     for y, first, second in zip(many, *gains, strict=True):
         g = torch.outer(first, second)
-        covariance = arguments["noise"] * torch.eye(len(h), dtype=h.dtype) + h @ torch.diag(g.flatten()) @ h.T
-        gain = torch.diag(g.flatten()) @ h.T @ torch.linalg.inv(covariance)
+        prior = torch.diag(g.flatten()).to(h)
+        covariance = arguments["noise"] * torch.eye(len(h), dtype=h.dtype) + h @ prior @ h.mH
+        gain = prior @ h.mH @ torch.linalg.inv(covariance)
         mean = gain @ y.flatten()
-        moments = (mean**2 + (torch.diag(g.flatten()) - gain @ h @ torch.diag(g.flatten())).diagonal()).reshape(g.shape)
+        moments = (mean.abs().square() + (prior - gain @ h @ prior).diagonal().real).reshape(g.shape)
         if arguments["update"] == "svd":
             left, sizes, right = torch.linalg.svd(moments)
             moved = sizes[0] * torch.outer(left[:, 0], right[0])

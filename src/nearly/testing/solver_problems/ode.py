@@ -17,7 +17,7 @@ TIMES = torch.tensor([0.0, 0.7, 2.0], dtype=torch.float64)
 
 
 def problems() -> list[SolverProblem]:
-    """A linear oscillator, in a batch, and a nonlinear one backwards in time."""
+    """A linear oscillator, in a batch, and a nonlinear one backwards in time; Riccati equations in the complex plane."""
     return [
         SolverProblem(
             name="three decaying rotations",
@@ -37,6 +37,14 @@ def problems() -> list[SolverProblem]:
             residual=local_error,
             meaning=batch_first,
             order=measured_order,
+        ),
+        SolverProblem(
+            name="three complex Riccati equations",
+            arguments={"field": riccati, "initial": torch.complex(START, START.flip(0)) / 2, "times": TIMES},
+            residual=local_error,
+            batched=("initial",),
+            impossible={"a solution that blows up": {"field": lambda t, y: (y - 0.5j) ** 2 + 1}},
+            meaning=batch_first,
         ),
     ]
 
@@ -60,6 +68,12 @@ def rotated(initial: Tensor, time: float) -> Tensor:
     return math.exp(-0.1 * time) * turned
 
 
+def riccati(t: Tensor, y: Tensor) -> Tensor:
+    """The field of u' = i u - v^2 / 8, v' = (-0.2 - i) v + u / 2 + cos t."""
+    u, v = y.unbind(-1)
+    return torch.stack([1j * u - v**2 / 8, (-0.2 - 1j) * v + u / 2 + torch.cos(t)], dim=-1)
+
+
 def van_der_pol(t: Tensor, y: Tensor) -> Tensor:
     """The field of y'' = 2 (1 - y^2) y' - y."""
     return torch.stack([y[..., 1], 2 * (1 - y[..., 0] ** 2) * y[..., 1] - y[..., 0]], dim=-1)
@@ -72,7 +86,7 @@ def pendulum(t: Tensor, y: Tensor) -> Tensor:
 
 def local_error(value: Any, arguments: Mapping[str, Any]) -> Tensor:
     """The steps of a trajectory taken once more, stage by stage; the largest error of any in the norm of `integrate`."""
-    state, pair = torch.as_tensor(arguments["initial"]).double(), TABLEAUS["tsit5"]
+    state, pair = arguments["initial"], TABLEAUS["tsit5"]
     scale = state.abs().amax(dim=-1, keepdim=True)
     worst = torch.zeros(state.shape[:-1], dtype=torch.float64)
     time = float(arguments["times"][0])
@@ -83,7 +97,7 @@ def local_error(value: Any, arguments: Mapping[str, Any]) -> Tensor:
             slopes.append(arguments["field"](torch.tensor(time + node * step, dtype=torch.float64), stage))
         error = sum(step * weight * slope for weight, slope in zip(pair.error, slopes, strict=True))
         weighted = error / (scale + torch.maximum(state.abs(), stage.abs()))
-        worst = torch.maximum(worst, weighted.square().mean(dim=-1).sqrt())
+        worst = torch.maximum(worst, weighted.abs().square().mean(dim=-1).sqrt())
         state, time = stage, time + step
     return worst if bool(torch.isfinite(value.states).all()) else torch.full_like(worst, torch.inf)
 

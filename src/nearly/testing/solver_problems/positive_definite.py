@@ -11,6 +11,9 @@ from nearly.testing.solver_problems import SolverProblem, linear
 
 def problems() -> list[SolverProblem]:
     """Those of `linear`, with indefinite matrices among what is impossible."""
-    first, *others = linear.problems()
-    shifted = first.arguments["matrix"] - 5.25 * torch.eye(20, dtype=torch.float64)
-    return [replace(first, impossible={**first.impossible, "indefinite matrices": {"matrix": shifted}}), *others]
+    return [_with_indefinite(problem) if problem.batched else problem for problem in linear.problems()]
+
+
+def _with_indefinite(problem: SolverProblem) -> SolverProblem:
+    shifted = problem.arguments["matrix"] - 5.25 * torch.eye(20, dtype=torch.float64)
+    return replace(problem, impossible={**problem.impossible, "indefinite matrices": {"matrix": shifted}})

@@ -12,22 +12,27 @@ from nearly.testing.solver_problems import SolverProblem
 
 
 def problems() -> list[SolverProblem]:
-    """Roots by each iteration and by the route that is chosen, and an inverse root."""
+    """Roots by each iteration and by the route that is chosen, and inverse roots; real and complex."""
+    return [*_of(torch.float64), *_of(torch.complex128)]
+
+
+def _of(dtype: torch.dtype) -> list[SolverProblem]:
     generator = torch.Generator().manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(3, 6, 6, dtype=torch.float64, generator=generator))[0]
-    matrix = (basis * torch.linspace(1, 30, 6, dtype=torch.float64)) @ basis.mT
-    matrix = (matrix + matrix.mT) / 2
+    basis = torch.linalg.qr(torch.randn(3, 6, 6, dtype=dtype, generator=generator))[0]
+    matrix = (basis * torch.linspace(1, 30, 6, dtype=torch.float64)) @ basis.mH
+    matrix = (matrix + matrix.mH) / 2
+    kind = "complex " if dtype.is_complex else ""
     indefinite = matrix - 5 * torch.eye(6, dtype=torch.float64)
     return [
         SolverProblem(
-            f"three 6x6 matrices by {route}{', inverted' if inverse else ''}",
+            f"three {kind}6x6 matrices by {route}{', inverted' if inverse else ''}",
             {"matrix": matrix, "route": route, "inverse": inverse},
             _residual,
             tolerance=1e-5 if route == "newton_schulz" else 1e-9,
             batched=("matrix",),
             impossible={"an indefinite matrix": {"matrix": indefinite}},
             degrees={"matrix": -0.5 if inverse else 0.5},
-            structure={"matrix": lambda change: change + change.mT},
+            structure={"matrix": lambda change: change + change.mH},
         )
         for route, inverse in (
             ("auto", False),
@@ -41,7 +46,8 @@ def problems() -> list[SolverProblem]:
 
 
 def _residual(value: Tensor, arguments: Mapping[str, Any]) -> Tensor:
-    value, matrix = value.double(), arguments["matrix"].double()
+    matrix = arguments["matrix"]
+    value = value.to(matrix)
     if arguments["inverse"]:
         gap = value @ matrix @ value - torch.eye(value.shape[-1], dtype=value.dtype)
         return gap.flatten(-2).norm(dim=-1) / value.shape[-1] ** 0.5
