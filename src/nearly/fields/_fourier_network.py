@@ -40,8 +40,7 @@ class FourierLayer(nn.Module):
         """The layer's output on the same grid."""
         grid, axes = values.shape[1:-1], tuple(range(1, values.ndim - 1))
         spectrum = torch.fft.rfftn(values, dim=axes, norm="forward")
-        places, weights = _low_frequencies(grid, self.modes)
-        places, weights = places.to(values.device), weights.to(values.device)
+        places, weights = _low_frequencies(grid, self.modes, values.device)
         kernel = torch.view_as_complex(self.spectral.index_select(0, weights))
         flat = spectrum.flatten(1, -2)
         moved = torch.bmm(flat.index_select(1, places).transpose(0, 1), kernel).transpose(0, 1)
@@ -97,7 +96,7 @@ def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
 
 
 @lru_cache(maxsize=64)
-def _low_frequencies(grid: Sequence[int], modes: int) -> tuple[Tensor, Tensor]:
+def _low_frequencies(grid: Sequence[int], modes: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Places of the kept frequencies in the flattened real spectrum of a grid, and the places of their weights."""
     places, weights = [], []
     signed = [*range(modes + 1), *range(-modes, 0)]
@@ -110,4 +109,4 @@ def _low_frequencies(grid: Sequence[int], modes: int) -> tuple[Tensor, Tensor]:
                 place = place * size + k % grid[axis]
             places.append(place)
             weights.append(index)
-    return torch.tensor(places), torch.tensor(weights)
+    return torch.tensor(places, device=device), torch.tensor(weights, device=device)

@@ -290,16 +290,26 @@ class Step:
         self._require_finite("loss", [loss], "finite at all points that the step looks at")
         return -loss if self.group["maximize"] else loss
 
-    def product(self, vectors: Sequence[Tensor]) -> list[Tensor]:
-        """The Hessian's product with a vector that has these parts.
+    def product(self, vectors: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
+        """The Hessian's product with a vector that has these parts; without `check`, `require_curvature` follows on all of them.
 
         Raises:
             BadInput: where it is not finite, and the group wants to know.
             Skipped: where the group wants to skip the step.
         """
         found = self._ask.products(vectors, self.parameters)
-        self._require_finite("loss", found, "one with finite second derivatives")
+        if check:
+            self.require_curvature(found)
         return list(torch._foreach_neg(found)) if self.group["maximize"] else found
+
+    def require_curvature(self, found: Sequence[Tensor]) -> None:
+        """Products are finite.
+
+        Raises:
+            BadInput: otherwise, where the group wants to know.
+            Skipped: where the group wants to skip the step.
+        """
+        self._require_finite("loss", found, "one with finite second derivatives")
 
     def _require_finite(self, name: str, values: Sequence[Tensor], requirement: str) -> None:
         if self.group["nonfinite"] == "ignore" or all_finite(values):

@@ -28,9 +28,10 @@ def hessian(step: Step, product: Callable[..., list[Tensor]] | None = None) -> T
     for i in range(len(start)):
         unit[i] = 1
         vectors = parts(unit, like)
-        rows.append(flat(step.product(vectors) if product is None else product(vectors, like)))
+        rows.append(flat(step.product(vectors, check=False) if product is None else product(vectors, like)))
         unit[i] = 0
     found = torch.stack(rows)
+    step.require_curvature([found])  # at once: an accelerator is not waited for after every product
     if product is not None and step.group["maximize"]:
         found = -found
     return (found + found.T) / 2

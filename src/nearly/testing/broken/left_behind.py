@@ -1,4 +1,4 @@
-"""Keeps its tensors where `.to()` does not find them, and moves but does not round them."""
+"""Keeps its tensors where `.to()` does not find them; brings them to its inputs' device, but not to their precision."""
 
 from __future__ import annotations
 
