@@ -104,6 +104,15 @@ def test_cayley_against_the_dense_solve():
     assert torch.allclose(CAYLEY.transport(x, v, w), q @ w, atol=1e-13)
 
 
+@ALL
+def test_carrying_is_a_retraction_and_a_transport(space):
+    x = points(space, 4, draw())
+    v, w = unit(space, x, draw(1)), unit(space, x, draw(2))
+    moved, carried = space.carry(x, v, w)
+    assert torch.equal(moved, space.retract(x, v))
+    assert torch.equal(carried, space.transport(x, v, w))
+
+
 @pytest.mark.parametrize("space", [CAYLEY, CONES, BALL, FLAT_BALL], ids=str)
 @DTYPES
 def test_transport_keeps_inner_products(space, dtype):

@@ -56,10 +56,16 @@ class Manifold(ABC):
         return self.exponential(point, tangent)
 
     @abstractmethod
+    def carry(
+        self, point: Float[Tensor, "*batch"], tangent: Float[Tensor, "*batch"], vector: Float[Tensor, "*batch"]
+    ) -> tuple[Tensor, Tensor]:
+        """`retract(point, tangent)`, and a tangent vector taken along, to one there: both for little more than the first."""
+
     def transport(
         self, point: Float[Tensor, "*batch"], tangent: Float[Tensor, "*batch"], vector: Float[Tensor, "*batch"]
     ) -> Tensor:
         """A tangent vector at a point taken along, to one at `retract(point, tangent)`."""
+        return self.carry(point, tangent, vector)[1]
 
     def _given(self, **arguments: Tensor) -> list[Tensor]:
         """Arguments as finite tensors of one dtype and, by broadcasting, one shape.

@@ -86,15 +86,15 @@ class PoincareBall(Manifold):
         x, v = self._at(point, tangent=tangent)
         return _step(x, v * self._root) / self._root
 
-    def transport(
+    def carry(
         self, point: Float[Tensor, "*batch n"], tangent: Float[Tensor, "*batch n"], vector: Float[Tensor, "*batch n"]
-    ) -> Float[Tensor, "*batch n"]:
+    ) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch n"]]:
         x, v, w = self._at(point, tangent=tangent, vector=vector)
         y = _step(x, v * self._root)
         d, alpha, beta = y - x, _room(x), _room(y)
         square, xd, xw, dw = _dot(d, d), _dot(x, d), _dot(x, w), _dot(d, w)
         along_x, along_d = dw * alpha - xw * square, 2 * xd * xw - xw * alpha - dw * _dot(x, x)
-        return beta / alpha * (w + 2 * (along_x * x + along_d * d) / (square + alpha * beta))
+        return y / self._root, beta / alpha * (w + 2 * (along_x * x + along_d * d) / (square + alpha * beta))
 
     def logarithm(
         self, point: Float[Tensor, "*batch n"], other: Float[Tensor, "*batch n"]

@@ -77,16 +77,16 @@ class PositiveDefinite(Manifold):
         half = _half_way(*_whitened_step(p, v))
         return _finite(half @ half.mT)
 
-    def transport(
+    def carry(
         self,
         point: Float[Tensor, "*batch n n"],
         tangent: Float[Tensor, "*batch n n"],
         vector: Float[Tensor, "*batch n n"],
-    ) -> Float[Tensor, "*batch n n"]:
+    ) -> tuple[Float[Tensor, "*batch n n"], Float[Tensor, "*batch n n"]]:
         p, v, w = self._given(point=point, tangent=tangent, vector=vector)
         factor, step = _whitened_step(p, v)
         half = _half_way(factor, step)
-        return _finite(_symmetric(half @ _whitened(factor, w) @ half.mT))
+        return _finite(half @ half.mT), _finite(_symmetric(half @ _whitened(factor, w) @ half.mT))
 
     def logarithm(
         self, point: Float[Tensor, "*batch n n"], other: Float[Tensor, "*batch n n"]

@@ -103,15 +103,16 @@ class Stiefel(Manifold):
         _require_short(v)
         return self._step(x, v)
 
-    def transport(
+    def carry(
         self,
         point: Float[Tensor, "*batch n p"],
         tangent: Float[Tensor, "*batch n p"],
         vector: Float[Tensor, "*batch n p"],
-    ) -> Float[Tensor, "*batch n p"]:
+    ) -> tuple[Float[Tensor, "*batch n p"], Float[Tensor, "*batch n p"]]:
         x, v, w = self._at(point, tangent=tangent, vector=vector)
         _require_short(v)
-        return _turned(x, v, w) if self.retraction == "cayley" else _tangent(self._step(x, v), w)
+        y = self._step(x, v)
+        return y, _turned(x, v, w) if self.retraction == "cayley" else _tangent(y, w)
 
     def _step(self, x: Tensor, v: Tensor) -> Tensor:
         if self.retraction == "cayley":

@@ -56,9 +56,9 @@ class Line:
         """The sum."""
         return point + tangent
 
-    def transport(self, point: Tensor, tangent: Tensor, vector: Tensor) -> Tensor:
-        """The vector itself."""
-        return vector
+    def carry(self, point: Tensor, tangent: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum, and the vector itself."""
+        return point + tangent, vector
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,12 @@ class RiemannianAdam(Optimizer):
         means = None if step.group["rule"] == "adagrad" else step.state("mean")
         for i, (point, update) in enumerate(zip(step.parameters, updates, strict=True)):
             tangent = -rate * update
-            if means is not None:
-                means[i].copy_(manifold.transport(point, tangent, means[i]))
-            point.copy_(manifold.retract(point, tangent))
+            if means is None:
+                point.copy_(manifold.retract(point, tangent))
+                continue
+            moved, mean = manifold.carry(point, tangent, means[i])
+            point.copy_(moved)
+            means[i].copy_(mean)
 
     def _of(self, group: dict[str, Any]) -> Manifold | Line:
         return Line() if group["flat"] else self.manifold
