@@ -28,6 +28,8 @@ COUNTED = {
     "with a number of the host": (lambda x: x * torch.tensor(2.0), 0, 0),
     "a choice with a number of the host": (lambda x: torch.where(x > 1, x, torch.tensor(0.0)), 0, 0),
     "places of the host": (lambda x: x[torch.tensor([0, 2])], 0, 1),
+    "places in a list": (lambda x: x[None][:, [0, 2]], 0, 1),
+    "no places": (lambda x: x[[]], 0, 1),
     "a mask": (lambda x: x[x > 1], 1, 0),
     "where it is not zero": (lambda x: x.nonzero(), 1, 0),
     "a number": (lambda x: float(x.sum()), 1, 0),
@@ -77,14 +79,17 @@ CONJUGATES = {
     "the negative part of one": lambda x: x.conj().imag + x.real,
     "one written to": lambda x: (copied := x.clone(), copied.conj().add_(1j))[0],
     "one on the host": lambda x: x.mH.cpu() * 1,
+    "one within an operation": lambda x: torch.linalg.pinv(x[:2]),
 }
 
 
 @pytest.mark.parametrize("name", CONJUGATES)
 def test_conjugates_wait_to_be_computed_as_on_the_host(name):
     x = torch.complex(HOST.outer(HOST), HOST[:, None] - 2 * HOST)
+    expected = CONJUGATES[name](x)
     with elsewhere() as traffic:
-        assert torch.equal(CONJUGATES[name](x.to(traffic.device)).cpu(), CONJUGATES[name](x))
+        assert torch.equal(CONJUGATES[name](x.to(traffic.device)).cpu(), expected)
+        assert torch.equal(CONJUGATES[name](x), expected)
 
 
 def test_a_network_trains_there_as_on_the_host():
@@ -116,6 +121,8 @@ def test_data_in_place_of_others_are_the_new_ones():
 def test_it_is_no_accelerator_and_leaves_no_mode_behind():
     before = torch.accelerator.is_available()
     with elsewhere():
+        pass
+    with torch.random.fork_rng():
         pass
     assert torch.accelerator.is_available() == before
     with pytest.raises(NotImplementedError):

@@ -150,8 +150,8 @@ def test_operator_is_accurate_on_all_grids_and_beats_equal_networks(
 
     frequencies = _fourier_network._low_frequencies
 
-    def shares(grid: tuple[int, ...], modes: int) -> tuple[Tensor, Tensor]:
-        places, weights = frequencies((FITTED,), modes)
+    def shares(grid: tuple[int, ...], modes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        places, weights = frequencies((FITTED,), modes, device)
         return places * (grid[0] // FITTED), weights
 
     with monkeypatch.context() as patch:

@@ -159,10 +159,11 @@ def _check_source(surrogate: Surrogate, target: Target, inputs: Tensor) -> None:
             f"the certificate speaks of {domain.describe()}, but the target draws from {target.source}"
         )
     if isinstance(domain, Box) and isinstance(target.domain, Box):
+        ours, theirs = (
+            [getattr(box, end).double().cpu() for end in ("lower", "upper", "log")] for box in (domain, target.domain)
+        )
         same = all(
-            getattr(domain, end).shape == getattr(target.domain, end).shape
-            and torch.allclose(*(getattr(one, end).double().cpu() for one in (domain, target.domain)), rtol=1e-6, atol=0.0)
-            for end in ("lower", "upper", "log")
+            a.shape == b.shape and torch.allclose(a, b, rtol=1e-6, atol=0.0) for a, b in zip(ours, theirs, strict=True)
         )
         if not same:
             raise CertificateViolated(

@@ -33,7 +33,7 @@ class NonaffineSystem:
         affine: the affine part, its coercivity bound and its inner product; `free` and `unknowns` are shared.
         points: coordinates of the quadrature points, shape (points, dimensions).
         coefficient: g: parameters (n, d) to values (n, points), float64.
-        coefficient_at: g at a few points only: parameters (n, d) and indices (k,) to (n, k).
+        coefficient_at: g at a few points only: parameters (n, d) and indices (k,) to (n, k); asked on any device.
         assemble_operator: A[.]: a field (points,) to a sparse (unknowns, unknowns) matrix, zero at Dirichlet unknowns.
         assemble_load: f[.]: a field (points,) to a vector (unknowns,), zero at Dirichlet unknowns.
 

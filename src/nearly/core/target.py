@@ -298,7 +298,8 @@ def collect(
     """Stack one answer per input, on one device; those of another shape than most, complex or not finite ones count as failures."""
     shapes = Counter(a.shape for a in answers if a is not None)
     shape = shapes.most_common(1)[0][0] if shapes else torch.Size([0])
-    stacked = torch.zeros(len(answers), *shape, dtype=dtype if dtype.is_floating_point else torch.float64, device=device)
+    dtype = dtype if dtype.is_floating_point else torch.float64
+    stacked = torch.zeros(len(answers), *shape, dtype=dtype, device=device)
     for i, answer in enumerate(answers):
         if answer is None:
             continue

@@ -113,7 +113,7 @@ class AutoKnots(Method):
         box = target.domain
 
         def ask(t: Tensor) -> Tensor:
-            return supply.solve(box.from_unit((1 + t[:, None]) / 2)).flatten(1)
+            return supply.solve(box.from_unit((1 + t[:, None]) / 2)).flatten(1).cpu()  # where splines are fitted
 
         t = torch.linspace(-1, 1, FIRST_KNOTS, dtype=torch.float64)
         y = ask(t)
@@ -142,7 +142,8 @@ class AutoKnots(Method):
             t, y = torch.cat([t, middle])[order], torch.cat([y, values])[order]
             if again and not bool(open_.any()):
                 again, open_ = False, t.diff() > limit
-        return SplineModel(knots=t.to(y), coefficients=_not_a_knot(t, y), **scaling(target, y.new_zeros(1, 1)))
+        model = SplineModel(knots=t.to(y), coefficients=_not_a_knot(t, y), **scaling(target, y.new_zeros(1, 1)))
+        return model.to(box.lower.device)
 
     def _misses(self, t: Tensor, y: Tensor, chosen: Tensor, values: Tensor) -> Float[Tensor, " m"]:
         """The larger of both tests' errors in the chosen intervals, in what they allow, over all outputs."""
@@ -162,4 +163,4 @@ def _not_a_knot(t: Float[Tensor, " n"], y: Float[Tensor, "n k"]) -> Float[Tensor
     """Coefficients of the cubic spline with continuous third derivatives at the second and last but one knot, powers falling."""
     from scipy.interpolate import CubicSpline
 
-    return torch.from_numpy(CubicSpline(t.numpy(), y.cpu().numpy(), bc_type="not-a-knot").c).to(y)
+    return torch.from_numpy(CubicSpline(t.numpy(), y.numpy(), bc_type="not-a-knot").c).to(y)

@@ -109,7 +109,9 @@ def _registered() -> torch.device:
         def is_available(self) -> bool:
             return False
 
-    class Module(Unavailable, torch_backends._DummyBackendModule): ...
+    class Module(Unavailable, torch_backends._DummyBackendModule):
+        def device_count(self) -> int:  # whose random states would be kept
+            return 0
 
     class Hook(Unavailable, torch_backends._DummyPrivateUse1Hook): ...
 

@@ -27,7 +27,8 @@ class Matrix(Target):
 
     Args:
         matrix: dense tensor or array, SciPy sparse matrix, or anything with products: a SciPy `LinearOperator`, an object with
-            `shape` and `@`, or a callable that maps columns, shape (columns, n), to (rows, n).
+            `shape` and `@` (and `device`, where that is not the CPU), or a callable that maps columns, shape (columns, n), to
+            (rows, n).
         name: for reports.
         shape: (rows, columns) of a callable.
         transpose: the callable of its transpose, which low-rank factors need.
