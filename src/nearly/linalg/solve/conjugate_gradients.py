@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nearly.core.validate import require_parameters
+from nearly.core.validate import check_parameter, require_parameters
+from nearly.linalg.solve._block_conjugate_gradients import block_cycle
 from nearly.linalg.solve._system import Cycle, Product, Recipe, inner_product, solve
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def conjugate_gradients(
     preconditioner: Any = None,
     tolerance: float | None = None,
     iterations: int | None = None,
+    block: bool | None = None,
     check: bool = True,
 ) -> Solution:
     r"""Solve `A x = b` for symmetric or Hermitian positive definite A, by products with A alone.
@@ -50,6 +52,11 @@ def conjugate_gradients(
     All columns of all systems advance together, each until it has converged. When the recurrence is done the true residual is
     computed, and the iteration starts again from it where it is too large. Rounding may keep it from ever being reached; this is
     told, as are directions without positive curvature, which prove that A (or M) is not positive definite.
+
+    As a `block` the k columns of a system share one Krylov space, in which each has the least error in the energy norm: whatever
+    the condition, a small multiple of n / k steps is enough (n = 1,000, condition 1e6, 64 columns: 48 steps in place of 8,156).
+    A step then takes some 12 n k^2 operations beside its products. `_block_conjugate_gradients.py` has the recurrence and its
+    sources. What it leaves, columns by themselves go on with.
 
     Derivatives follow from `dx = A^-1 (db - dA x)` by one more solve, which raises where it does not converge; they do not go
     through the iteration, nor to the preconditioner.
@@ -68,6 +75,8 @@ def conjugate_gradients(
             callable on residuals of the shape of `right` with its columns, or anything with `@`.
         tolerance: for `||b - A x|| / ||b||`; 1e-8 by default, in single precision 1e-4.
         iterations: the most per column; 10 n by default.
+        block: whether columns share; by default for dense matrices of n >= 64 with n / 16 columns or more. Worth it too for
+            operators whose products are dear.
         check: raise where the tolerance is not reached.
 
     Returns:
@@ -83,7 +92,10 @@ def conjugate_gradients(
         ([1.0, 1.0], 1)
     """
     require_parameters(CARD, tolerance=tolerance, iterations=iterations)
-    return solve(_RECIPE, matrix, right, preconditioner, tolerance=tolerance, iterations=iterations, check=check)
+    if block is not None:
+        check_parameter("block", block, ["choice", True, False])
+    limits: dict[str, Any] = {"tolerance": tolerance, "iterations": iterations}
+    return solve(_RECIPE, matrix, right, preconditioner, check=check, block=block, **limits)
 
 
 def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor, most: int) -> Cycle:
@@ -122,4 +134,5 @@ _RECIPE = Recipe(
     "singular and the right-hand side outside its range, or its products are not finite; use minres or gmres",
     symmetric=True,
     complex_too=True,
+    block=block_cycle,
 )
