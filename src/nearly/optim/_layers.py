@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils.hooks import RemovableHandle
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import describe
+from nearly.optim.step import all_finite
+
+COMPILED = "Where the model is compiled, call torch._dynamo.reset() once the optimizer is made: hooks are compiled in."
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,16 @@ class Layer:
     output_gradients: Tensor
 
 
+def linear_layers(module: nn.Module) -> list[nn.Linear]:
+    """A module's linear layers, but for those that `nn.MultiheadAttention` does not call, whose weights it reads itself."""
+    found = [one for one in module.modules() if isinstance(one, nn.Linear)]
+    return [one for one in found if not isinstance(one, NonDynamicallyQuantizableLinear)]
+
+
 class LayerRecords:
-    """Hooks on all linear layers whose weights an optimizer steps; they record while gradients are recorded, and hold one pass.
+    """Hooks on all linear layers whose weights an optimizer steps, which record what flows while gradients are recorded.
+
+    They hold all passes since the optimizer's last step or `zero_grad`.
 
     Args:
         module: the model.
@@ -46,52 +59,85 @@ class LayerRecords:
         if not isinstance(module, nn.Module):
             advice = f"Write {member}(model.parameters(), module=model)."
             raise BadInput("module", "the model whose layers are recorded", describe(module), advice)
-        stepped = {id(parameter) for parameter in parameters}
-        modules = [one for one in module.modules() if isinstance(one, nn.Linear) and id(one.weight) in stepped]
-        if not modules:
+        self._watch([], linear_layers(module))
+        self.extend(parameters)
+        if not self._modules:
             raise BadInput("module", "one with linear layers whose weights are among params", describe(module))
-        self._watch(modules)
 
-    def _watch(self, modules: list[nn.Linear]) -> None:
-        self._modules = modules
+    def _watch(self, modules: list[nn.Linear], others: list[nn.Linear]) -> None:
+        self._modules, self._others = modules, others
         self._inputs: dict[nn.Module, list[Tensor]] = {}
         self._gradients: dict[nn.Module, list[Tensor]] = {}
-        handles = [one.register_forward_hook(_Hook(self)) for one in modules]
+        self._handles = [self._hook(one) for one in modules]
         # Layers live on after their optimizer, and would record for nobody.
-        self.remove = weakref.finalize(self, _remove, handles)
+        self.remove = weakref.finalize(self, _remove, self._handles)
 
-    def __getstate__(self) -> list[nn.Linear]:
-        return self._modules
+    def _hook(self, module: nn.Linear) -> RemovableHandle:
+        return module.register_forward_hook(_Hook(self), with_kwargs=True)
 
-    def __setstate__(self, modules: list[nn.Linear]) -> None:
-        self._watch(modules)  # a copy has hooks of its own, on the copies of the layers
+    def extend(self, parameters: Sequence[Tensor]) -> None:
+        """Watch the layers of further parameters too."""
+        stepped = {id(parameter) for parameter in parameters}
+        found = [one for one in self._others if id(one.weight) in stepped]
+        self._others = [one for one in self._others if id(one.weight) not in stepped]
+        self._modules += found
+        self._handles += [self._hook(one) for one in found]
 
-    def record(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """What flows through one of the layers; a hook of `torch.nn.Module`."""
+    def __getstate__(self) -> tuple[list[nn.Linear], list[nn.Linear]]:
+        return self._modules, self._others
+
+    def __setstate__(self, kept: tuple[list[nn.Linear], list[nn.Linear]]) -> None:
+        self._watch(*kept)  # a copy has hooks of its own, on the copies of the layers
+
+    def record(self, module: nn.Module, inputs: Tensor, output: Tensor) -> None:
+        """What flows through one of the layers."""
         if module not in self._modules or not torch.is_grad_enabled() or not output.requires_grad:
             return
-        rows = inputs[0].detach().flatten(0, -2)
+        rows = inputs.detach().reshape(-1, inputs.shape[-1])
 
         def keep(gradient: Tensor) -> None:
             # Both at once, so that a pass without backward leaves nothing.
             self._inputs.setdefault(module, []).append(rows)
-            self._gradients.setdefault(module, []).append(gradient.detach().flatten(0, -2))
+            self._gradients.setdefault(module, []).append(gradient.detach().reshape(-1, gradient.shape[-1]))
 
         output.register_hook(keep)
 
     def layers(self) -> list[Layer]:
-        """The layers that the backward passes since the last step went through.
+        """The layers that the backward passes went through, those of one weight as one.
 
         Raises:
             BadInput: where there was none.
         """
-        live = [one for one in self._modules if one in self._inputs]
-        if not live:
-            raise BadInput("module", "run, with backward(), between two steps", "no backward pass through its layers")
-        return [Layer(one, torch.cat(self._inputs[one]), torch.cat(self._gradients[one])) for one in live]
+        alike: dict[int, list[nn.Linear]] = {}
+        for one in self._modules:
+            if one in self._inputs:
+                alike.setdefault(id(one.weight), []).append(one)
+        if not alike:
+            raise BadInput(
+                "module", "run, with backward(), between two steps", "no backward pass through its layers", COMPILED
+            )
+        return [
+            Layer(
+                same[0],
+                torch.cat([rows for one in same for rows in self._inputs[one]]),
+                torch.cat([rows for one in same for rows in self._gradients[one]]),
+            )
+            for same in alike.values()
+        ]
+
+    def weights(self) -> set[int]:
+        """The ids of the weights of these layers."""
+        return {id(one.weight) for one in self._modules if one in self._inputs}
+
+    def finite(self) -> bool:
+        """Whether all that was recorded is."""
+        alike: dict[Any, list[Tensor]] = {}
+        for rows in itertools.chain(*self._inputs.values(), *self._gradients.values()):
+            alike.setdefault((rows.dtype, rows.device), []).append(rows)
+        return all(all_finite(parts) for parts in alike.values())
 
     def clear(self) -> None:
-        """Forget the pass."""
+        """Forget the passes."""
         self._inputs.clear()
         self._gradients.clear()
 
@@ -102,10 +148,10 @@ class _Hook:
     def __init__(self, records: LayerRecords) -> None:
         self._records = weakref.ref(records)
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
         records = self._records()
         if records is not None:
-            records.record(module, inputs, output)
+            records.record(module, inputs[0] if inputs else named["input"], output)
 
 
 def _remove(handles: list[RemovableHandle]) -> None:

@@ -6,17 +6,20 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import describe
+from nearly.optim._vectors import wide
+from nearly.optim.step import SHARED
 
 if TYPE_CHECKING:
-    import torch
+    from nearly.optim.optimizer import Optimizer
 
 
 def require_same(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], member: str) -> None:
-    """Refuse the state of another member, or of parameters in other groups or of other shapes.
+    """Refuse the state of another member, of parameters in other groups or of other shapes, or in a precision far above theirs.
 
     Raises:
         BadInput: naming what differs.
@@ -32,16 +35,50 @@ def require_same(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, An
         shapes = [tuple(shape) for shape in theirs["shapes"]]
         if shapes != ours["shapes"]:
             raise BadInput("state_dict", f"of parameters of shapes {ours['shapes']} in group {place}", shapes)
+        for kind, parameter in zip(_dtypes(theirs, ours["params"]), ours["params"], strict=True):
+            # What was kept in single precision may be meant to stay in it, or not: nothing tells.
+            if kind == wide(kind) and parameter.dtype != wide(parameter.dtype):
+                raise BadInput("state_dict", f"of parameters in half precision, as those of group {place}", kind)
 
 
-def restore(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any]) -> None:
-    """Tensors of the state as they were saved, on their parameters' devices: torch would cast codes and indices to floats."""
-    saved = [index for group in state_dict["param_groups"] for index in group["params"]]
-    ours = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, parameter in zip(saved, ours, strict=True):
-        for name, value in state_dict["state"].get(index, {}).items():
-            optimizer.state[parameter][name] = (
-                value.to(parameter.device, copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
-            )
-    for group, theirs in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
-        group["shapes"] = [tuple(shape) for shape in theirs["shapes"]]
+def restore(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
+    """The state as it was saved, on its parameters' devices: torch would cast codes and indices to floats."""
+    groups = list(zip(state_dict["param_groups"], optimizer.param_groups, strict=True))
+    for theirs, ours in groups:
+        kinds = _dtypes(theirs, ours["params"])
+        for index, parameter, kind in zip(theirs["params"], ours["params"], kinds, strict=True):
+            for name, value in state_dict["state"].get(index, {}).items():
+                optimizer.state[parameter][name] = _taken_up(value, parameter, kind)
+        ours["shapes"] = [tuple(shape) for shape in theirs["shapes"]]
+    shared: dict[str, dict[str, Any]] = {}
+    for place, kept in state_dict["state"].get(SHARED, {}).items():
+        theirs, ours = groups[int(place)]
+        first, kind = ours["params"][0], _dtypes(theirs, ours["params"])[0]
+        shared[place] = {name: _taken_up(value, first, kind) for name, value in kept.items()}
+    if shared:
+        optimizer.state[SHARED] = shared  # type: ignore[index]
+
+
+def _dtypes(group: Mapping[str, Any], parameters: Sequence[Tensor]) -> list[torch.dtype]:
+    """Of the parameters when the state was saved; as now, where it does not tell.
+
+    Raises:
+        BadInput: where it tells something else.
+    """
+    names = group.get("dtypes")
+    if names is None:
+        return [one.dtype for one in parameters]
+    found = [kind for name in names if isinstance(kind := getattr(torch, str(name), None), torch.dtype)]
+    if not len(found) == len(names) == len(parameters):
+        raise BadInput("state_dict", "with one dtype for each parameter", names)
+    return found
+
+
+def _taken_up(value: Any, parameter: Tensor, kind: torch.dtype) -> Any:
+    """A copy; of a tensor on the parameter's device, in its precision, or the wider one, where it was in that of the saved one."""
+    if not isinstance(value, Tensor):
+        return copy.deepcopy(value)
+    dtype = value.dtype
+    if kind != parameter.dtype and value.is_floating_point():
+        dtype = parameter.dtype if dtype == kind else wide(parameter.dtype)
+    return value.to(parameter.device, dtype, copy=True)

@@ -45,7 +45,8 @@ class Options(TypedDict, total=False):
         seed: of what the member draws; draws depend on it and on the step's number alone, so that resumed runs repeat them.
         rest: settings of AdamW for parameters that the member does not take (vectors, where it takes matrices); a parameter group
             with `"rest": True` (embeddings, heads) is given to it as a whole.
-        module: whose linear layers are recorded, for members that ask for them.
+        module: whose linear layers are recorded, for members that ask for them: inputs and gradients of outputs of all passes since
+            the last step or `zero_grad`. Not with a `torch.amp.GradScaler`, whose scale these gradients keep.
         process_group: ranks that hold the same parameters and gradients (data parallelism), over which matrices are shared out.
     """
 
@@ -94,9 +95,10 @@ class Optimizer(torch.optim.Optimizer, ABC):
             if name not in Options.__annotations__:
                 raise BadInput(name, f"a parameter of {type(self).__name__}", "no such one")
         self.process_group = options.get("process_group")
-        self._rest = {**REST, **options.get("rest", {})}
-        for name in self._rest.keys() - REST.keys():
-            raise BadInput("rest", f"a dictionary of {', '.join(REST)}", repr(name))
+        rest = options.get("rest", {})
+        if not isinstance(rest, Mapping) or not rest.keys() <= REST.keys():
+            raise BadInput("rest", f"a dictionary of {', '.join(REST)}", repr(rest))
+        self._rest = {**REST, **rest}
         named = {name: value for name, value in defaults.items() if name in self.card["parameters"]}
         given = {**named, "maximize": options.get("maximize", False), "nonfinite": options.get("nonfinite", "raise")}
         given["seed"] = options.get("seed", 0)
@@ -107,6 +109,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
         super().__init__(listed, given)
         if "layers" in self.card.get("needs", ()):
             self._layers = LayerRecords(options.get("module"), self._tensors(), type(self).__name__)
+            self._step_supports_amp_scaling = True  # so that a scaler tells of itself, before the step
 
     @abstractmethod
     def recipe(self, group: dict[str, Any]) -> Sequence[Transform]:
@@ -155,13 +158,22 @@ class Optimizer(torch.optim.Optimizer, ABC):
                     _check(settings, COMMON)
                 shapes = [tuple(_tensor(entry).shape) for entry in part]
                 super().add_param_group({**settings, "params": part, "member": self.card["name"], "shapes": shapes})
+        if self._layers is not None:
+            self._layers.extend([_tensor(entry) for entry in own])
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, and what layers recorded with them."""
+        super().zero_grad(set_to_none)
+        if self._layers is not None:
+            self._layers.clear()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step.
 
         Args:
-            closure: evaluates the model and returns the loss; needed where the member's card says so.
+            closure: evaluates the model and returns the loss; needed where the member's card says so. Gradients that were there
+                before are forgotten.
 
         Returns:
             The loss, where there is a closure.
@@ -169,19 +181,53 @@ class Optimizer(torch.optim.Optimizer, ABC):
         Raises:
             BadInput: for what the member asks for and does not get; for a NaN or infinite gradient (by its name) or loss.
         """
+        self._require_no_scale()
         ask = Ask(type(self).__name__, self._needs(), self._tensors(), closure, self._layers)
         try:
             ask.gradients(self._wants())
             steps = self._steps(ask)
             if self._finite(steps, ask):
-                for step in steps:
-                    self._take(step)
-                    step.finish()
+                self._take_all(steps, graph="curvature" in ask.needs)
         except Skipped:
             pass
         finally:
             ask.finish()
         return ask.loss
+
+    def _require_no_scale(self) -> None:
+        """Refuse gradients from a `torch.amp.GradScaler` where layers are recorded.
+
+        Raises:
+            BadInput: naming what else would do.
+        """
+        if vars(self).pop("found_inf", None) is not None and self._layers is not None:
+            self._layers.clear()
+            requirement = f"none, as the gradients that {type(self).__name__} sees within the module keep its scale"
+            raise BadInput("scaler", requirement, "a torch.amp.GradScaler", "Train in bfloat16, which needs none.")
+
+    def _take_all(self, steps: list[Step], *, graph: bool) -> None:
+        if graph and len(steps) > 1:
+            # Before any parameter moves, which would spoil the graph of the others' products.
+            updates = [self._directions(step) for step in steps]
+            for step, update in zip(steps, updates, strict=True):
+                self._move(step, update)
+        else:
+            for step in steps:
+                self._take(step)
+        for step in steps:
+            step.finish()
+
+    def _directions(self, step: Step) -> list[Tensor]:
+        updates = step.gradients
+        for transform in self._recipe(step.group):
+            updates = transform(updates, step)
+        return updates
+
+    def _move(self, step: Step, updates: list[Tensor]) -> None:
+        if step.group["rest"]:
+            Optimizer.move(self, step, updates)
+        else:
+            self.move(step, updates)
 
     def _take(self, step: Step) -> None:
         recipe = self._recipe(step.group)
@@ -194,13 +240,21 @@ class Optimizer(torch.optim.Optimizer, ABC):
                 updates = transform(updates, part)
             if descend is not None:
                 descend(updates, part)
-            elif step.group["rest"]:
-                Optimizer.move(self, part, last(updates, part))
             else:
-                self.move(part, last(updates, part))
+                self._move(part, last(updates, part))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Torch's, with the parameters' dtypes, so that those of another precision can take it up."""
+        found = super().state_dict()
+        for group, ours in zip(found["param_groups"], self.param_groups, strict=True):
+            group.pop("dtypes", None)  # of a state taken up before
+            group["dtypes"] = [str(parameter.dtype).removeprefix("torch.") for parameter in ours["params"]]
+        return found
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take up the state of an optimizer of the same member and parameters of the same shapes.
+        """Take up the state of an optimizer of the same member and parameters of the same shapes, on any device.
+
+        Parameters may be in another precision, but not in half precision where the saved ones were in single or double.
 
         Raises:
             BadInput: for any other, before anything has changed.
@@ -264,9 +318,22 @@ class Optimizer(torch.optim.Optimizer, ABC):
                 raise BadInput(
                     "params", "of one dtype and device, all with gradients at every step", f"{len(alike)} kinds"
                 )
+            if alike and self.card.get("state", {}).get("shared", {}).keys() & {"N", "NN"}:
+                self._require_same_vector(group["params"], [one for part in alike.values() for one in part])
             for (_, _, count), parameters in alike.items():
                 steps.append(Step(parameters, group, count + 1, self.state, ask, self.process_group, place))
         return steps
+
+    def _require_same_vector(self, parameters: Sequence[Tensor], stepped: Sequence[Tensor]) -> None:
+        """What is kept of all parameters as one vector is of those of all steps before.
+
+        Raises:
+            BadInput: otherwise.
+        """
+        now = {id(one) for one in stepped}
+        missing = [one for one in parameters if self._count(one) and id(one) not in now]
+        if missing:
+            raise BadInput("params", "with gradients at every step, or at none", f"none for {self._name(missing[0])}")
 
     def _finite(self, steps: list[Step], ask: Ask) -> bool:
         """Whether the step can be taken.

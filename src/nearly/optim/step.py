@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -27,6 +28,12 @@ NEEDS = {
     "trials": "values of the loss at other points, beside its gradient",
     "auxiliary": "a second loss",
 }
+# What torch says of compiled models, and of kernels without second derivatives.
+WITHOUT_SECOND = ("donated buffers", "double backward", "is not implemented")
+ONCE_ONLY = (
+    "Call the model before it was compiled; write attention out, or within "
+    "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)."
+)
 WITHOUT_BACKWARD = frozenset({"curvature", "values", "trials"})  # closures for these only return the loss
 OF_CLOSURES = frozenset(NEEDS) - {"layers"}
 SHARED = "shared"  # key of the state that belongs to no single parameter
@@ -97,6 +104,8 @@ class Ask:
                 what = " and ".join(NEEDS[need] for need in sorted(asked))
                 raise BadInput("closure", f"given, as {self.member} asks for {what}", None, f"Write\n{CLOSURE}")
             return
+        if self.records is not None:
+            self.records.clear()
         if self.values_alone:
             if self._sharded():
                 raise BadInput("params", f"whole, as {self.member} moves single entries", "sharded parameters")
@@ -149,7 +158,8 @@ class Ask:
                     raise BadInput("closure", "one whose loss depends on the parameters", "a loss without a graph")
                 flags: dict[str, Any] = {"allow_unused": True, "create_graph": graph}
                 trained = [parameter for parameter in self.parameters if parameter.requires_grad]
-                slopes = torch.autograd.grad(loss, trained, **flags)
+                with _second_derivatives(self.member) if graph else nullcontext():
+                    slopes = torch.autograd.grad(loss, trained, **flags)
                 for parameter, slope in zip(trained, slopes, strict=True):
                     parameter.grad = None if slope is None else slope.detach()
                 self._slopes = dict(zip(map(id, trained), slopes, strict=True)) if graph else None
@@ -175,7 +185,7 @@ class Ask:
         if not live:
             return [torch.zeros_like(parameter) for parameter in parameters]
         flags: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-        with torch.enable_grad():
+        with torch.enable_grad(), _second_derivatives(self.member):
             return list(
                 torch.autograd.grad([slope for slope, _ in live], parameters, [vector for _, vector in live], **flags)
             )
@@ -214,6 +224,23 @@ class Ask:
                 f"Write\n{CLOSURE}",
             )
         return loss.reshape(())
+
+
+@contextmanager
+def _second_derivatives(member: str) -> Iterator[None]:
+    """Says what to do where torch has none.
+
+    Raises:
+        BadInput: there.
+        RuntimeError: whatever else there is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in WITHOUT_SECOND):
+            raise
+        requirement = f"one that torch can differentiate twice, as {member} asks for {NEEDS['curvature']}"
+        raise BadInput("closure", requirement, str(error), ONCE_ONLY) from error
 
 
 class Step:

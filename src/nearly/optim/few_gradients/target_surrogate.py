@@ -56,7 +56,8 @@ class _Surrogate(Targets):
         away = outputs - self.center.detach()
         value = self.loss + (self.slope * away).sum()
         if self.rate > 0:
-            value = value + self.sign * away.square().sum() / (2 * self.rate * len(away))
+            rows = len(away) if away.ndim else 1
+            value = value + self.sign * away.square().sum() / (2 * self.rate * rows)
         return value
 
 
@@ -77,6 +78,8 @@ class _Descend(Transform):
         value, slopes, rate = step.loss, updates, step.shared.get("rate", 1.0)
         for _ in range(self.inner):
             square = dots(slopes, slopes).sum()
+            if not bool(square > 0):  # at the surrogate's minimum, where any rate would do, and grow for ever
+                break
             slack = torch.finfo(value.dtype).eps * value.abs()  # a decrease that rounding hides counts as made
             for _ in range(TRIALS):
                 trial = list(torch._foreach_add(total, slopes, alpha=rate))

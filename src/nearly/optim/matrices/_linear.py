@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from nearly.core.errors import BadInput
+from nearly.optim._layers import COMPILED, linear_layers
 from nearly.optim._vectors import wide
 from nearly.optim.optimizer import Optimizer, Options
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-    from nearly.optim.step import Step
+    from nearly.optim.step import Ask, Step
 
 
 class LinearOptimizer(Optimizer):
@@ -22,15 +24,31 @@ class LinearOptimizer(Optimizer):
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any], **options: Unpack[Options]) -> None:
         module = options.get("module")
-        found = (
-            module.modules() if isinstance(module, nn.Module) else ()
-        )  # what is none is refused when layers are recorded
-        self._weights = frozenset(id(one.weight) for one in found if isinstance(one, nn.Linear))
+        # What is none is refused when layers are recorded.
+        found = linear_layers(module) if isinstance(module, nn.Module) else []
+        self._weights = frozenset(id(one.weight) for one in found)
         super().__init__(params, defaults, **options)
 
     def takes(self, parameter: Tensor) -> bool:
         """Weights of linear layers."""
         return id(parameter) in self._weights
+
+    def _finite(self, steps: list[Step], ask: Ask) -> bool:
+        own = [step for step in steps if not step.group["rest"]]
+        assert self._layers is not None
+        passed = self._layers.weights()
+        for step in own:
+            missing = [one for one in step.parameters if step.number == 1 and id(one) not in passed]
+            if missing:
+                requirement = "called, for each linear layer whose weight has a gradient"
+                advice = f"Give weights that are used in other ways in a group with 'rest': True. {COMPILED}"
+                raise BadInput("module", requirement, f"no call of that of {self._name(missing[0])}", advice)
+        looks = [step.group["nonfinite"] for step in own if step.group["nonfinite"] != "ignore"]
+        if looks and not self._layers.finite():
+            if looks[0] == "skip":
+                return False
+            raise BadInput("gradients of the layers' outputs", "finite, as their inputs", "NaN or infinite entries")
+        return super()._finite(steps, ask)
 
 
 def rows(step: Step) -> list[tuple[int, Tensor, Tensor]]:

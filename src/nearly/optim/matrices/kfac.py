@@ -120,9 +120,9 @@ class KFAC(LinearOptimizer):
         lr: rate.
         betas: decay rates of momentum, and of A and B.
         ridge: $\rho$.
-        damping: added to A and to B; what `nearly.optim.scaling.maximal_update` scales with width. Once the data are fitted B
-            fades, and its ridge with it: on digits, 1,500 steps, losses came back to 18 or more on four seeds of four without
-            damping, and stayed below 0.12 with 1e-3.
+        damping: added to A and to B; what `nearly.optim.scaling.maximal_update` scales with width, where it is given there too:
+            groups without keep this one at every width. Once the data are fitted B fades, and its ridge with it: on digits, 1,500
+            steps, losses came back to 18 or more on four seeds of four without damping, and stayed below 0.12 with 1e-3.
         every: steps between two inverses.
         clip: most of $lr^2 \sum \langle \Delta, G \rangle$ over the group, which is about how far a step moves the model's outputs
             in the Fisher metric; None for no limit. Where that of the targets is far below the loss's curvature, as for mean

@@ -92,8 +92,12 @@ class TrustRegion(Optimizer):
         schedule: str = "svd",
         **options: Unpack[Options],
     ) -> None:
-        self._norm = norm  # before the groups are made, whose matrices it picks
         super().__init__(params, locals(), **options)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, of which the group's norm picks the matrices."""
+        self._norm = param_group.get("norm", self.defaults["norm"]) if isinstance(param_group, dict) else None
+        super().add_param_group(param_group)
 
     def takes(self, parameter: Tensor) -> bool:
         """In the spectral norm matrices and convolutions alone."""

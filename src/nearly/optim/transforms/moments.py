@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -71,10 +72,26 @@ def _fused(
 ) -> None:
     counts = [torch.tensor(float(number), device=updates[0].device)] * len(updates)
     first, second = betas
+    given: tuple[list[Tensor], ...] = (moved, updates, mean, square)
+    odd = [i for i, four in enumerate(zip(*given, strict=True)) if not _lie_alike(four)]
+    if odd:
+        given = tuple([one.contiguous() if i in odd else one for i, one in enumerate(part)] for part in given)
     torch._fused_adamw_(
-        moved, updates, mean, square, [], counts,
+        given[0], given[1], given[2], given[3], [], counts,
         lr=rate, beta1=first, beta2=second, weight_decay=decay, eps=eps, amsgrad=False, maximize=False,
     )  # fmt: skip
+    for i in odd:
+        for whole, part in zip((moved, mean, square), (given[0], *given[2:]), strict=True):
+            whole[i].copy_(part[i])
+
+
+def _lie_alike(tensors: Sequence[Tensor]) -> bool:
+    """Whether their entries lie in memory in one order and without gaps: the kernel goes by places in memory."""
+    if all(map(torch.Tensor.is_contiguous, tensors)):
+        return True
+    first = tensors[0]
+    extent = 1 + sum((side - 1) * stride for side, stride in zip(first.shape, first.stride(), strict=True))
+    return extent == first.numel() and all(other.stride() == first.stride() for other in tensors)
 
 
 @dataclass(frozen=True)
