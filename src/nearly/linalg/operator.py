@@ -97,7 +97,7 @@ def as_operator(
     transpose: Any = None,
     *,
     dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     complex_too: bool = False,
 ) -> Operator:
     """An `Operator` from a SciPy `LinearOperator`, any object with `shape` and `@`, or a plain callable.
@@ -114,7 +114,7 @@ def as_operator(
         transpose: the callable of its transpose, if known (not conjugated).
         dtype: what a map without a dtype of its own is given. If it refuses that (it raises, or answers a real vector by a complex
             one), it is tried on others: real or complex instead, and in double precision.
-        device: where a map without a device of its own is given vectors.
+        device: where a map without a device of its own is given vectors; the CPU by default.
         complex_too: whether complex ones are taken.
 
     Returns:
@@ -145,7 +145,7 @@ def as_operator(
         raise BadInput("transpose", "a callable", describe(adjoint))
     rows, columns = (require_int("shape", side, least=1) for side in own)
     dtypes, arrays = _dtypes(matrix, dtype, complex_too=complex_too)
-    device = torch.device(getattr(matrix, "device", None) or device)
+    device = torch.device(getattr(matrix, "device", None) or device or "cpu")
     dtype, forward, x, y, image = _first_products(product, arrays, dtypes, device, (rows, columns))
     backward = None if adjoint is None else _on_tensors(adjoint, arrays, dtype, device)
     if backward is not None and dtype.is_complex and hasattr(matrix, "rmatmat"):
@@ -185,7 +185,7 @@ def as_square(
     side: int | None = None,
     *,
     dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     complex_too: bool = False,
 ) -> Tensor | Operator:
     """A square matrix, or a batch of them, that answers `matrix @ x` for tensors x.
@@ -221,8 +221,8 @@ def as_square(
         values = torch.zeros(0, dtype=torch.float64)
         if rows.nnz:
             values = as_floating("matrix", rows.data, complex_too=complex_too)
-        parts = (torch.from_numpy(rows.indptr), torch.from_numpy(rows.indices), values)
-        found = csr(*(part.to(device) for part in parts), rows.shape)
+        starts, columns, values = (torch.as_tensor(part, device=device) for part in (rows.indptr, rows.indices, values))
+        found = csr(starts, columns, values, rows.shape)
     elif isinstance(matrix, Tensor) and matrix.layout != torch.strided:
         if not (matrix.is_floating_point() or (complex_too and matrix.is_complex())) or matrix.ndim != 2:
             kind = "real or complex" if complex_too else "real"
@@ -230,8 +230,8 @@ def as_square(
         found = matrix if matrix.layout == torch.sparse_csr else _quietly(matrix.to_sparse_csr)
         require_finite("matrix", found.values().detach())
     else:
-        found = as_floating("matrix", matrix, least_dimensions=2, complex_too=complex_too)
-        found = found if isinstance(matrix, Tensor) else found.to(device)
+        dense = as_floating("matrix", matrix, least_dimensions=2, complex_too=complex_too)
+        found = dense if isinstance(matrix, Tensor) else torch.as_tensor(dense, device=device)
     if len(found.shape) < 2 or found.shape[-1] != found.shape[-2] or found.shape[-1] == 0:
         raise BadInput("matrix", "of shape (*batch, n, n)", f"shape {tuple(found.shape)}")
     return found

@@ -133,7 +133,10 @@ class BrownianTree:
         """
         device = next((one.device for one in (self.seed, start, end) if isinstance(one, Tensor)), None)
         first, last = self._times("start", start, device), self._times("end", end, device)
-        if not bool((first <= last).all()):
+        if not bool(((self.start <= first) & (first <= last) & (last <= self.end)).all()):
+            for name, times, given in (("start", first, start), ("end", last, end)):
+                if not bool(((times >= self.start) & (times <= self.end)).all()):
+                    raise BadInput(name, f"from {self.start} to {self.end}, the tree's interval", describe(given))
             raise BadInput("end", "at or after start", describe(end))
         seeds = torch.as_tensor(self.seed, device=device)
         # One walk down the tree for both ends, put before the dimensions of the seeds.
@@ -153,8 +156,6 @@ class BrownianTree:
             times = torch.as_tensor(value, dtype=torch.float64, device=device).detach()
         except (TypeError, ValueError, RuntimeError) as error:
             raise BadInput(name, "a time or a tensor of them", describe(value)) from error
-        if not bool(((times >= self.start) & (times <= self.end)).all()):
-            raise BadInput(name, f"from {self.start} to {self.end}, the tree's interval", describe(value))
         return times
 
     def _from_start(self, times: Tensor) -> Increment:
@@ -169,7 +170,9 @@ class BrownianTree:
             return counted_normals(seeds, node.expand(-1, *batch)[pad], part, torch.float64)
 
         # The way down: which half at each level, and the places of the nodes, the whole interval's own numbers first.
-        length, rest, node = self.end - self.start, times - self.start, torch.ones_like(times, dtype=torch.int64)
+        final = times == self.end  # of which those are the answer
+        length, rest = self.end - self.start, torch.where(final, 0.0, times - self.start)
+        node = torch.ones_like(times, dtype=torch.int64)
         nodes, turns = [torch.zeros_like(node)], []  # place 0 is no node
         for _ in range(self.levels):
             if not bool(rest.any()):  # all times asked are first times of nodes, below which nothing is added
@@ -188,7 +191,7 @@ class BrownianTree:
         # W and H over the interval of the node at hand; sums of both from the start to its first time.
         length = self.end - self.start
         x, y = drawn[0]
-        change, area = math.sqrt(length) * x, math.sqrt(length / 12) * y
+        change, area = whole = math.sqrt(length) * x, math.sqrt(length / 12) * y
         sum_change, sum_integral = torch.zeros_like(change), torch.zeros_like(change)
         for right, (x, y) in zip(turns, drawn[1:-1], strict=True):
             length /= 2
@@ -204,7 +207,8 @@ class BrownianTree:
         sum_change = sum_change + last.change
         total = (times - self.start)[pad]
         mean = sum_integral / torch.where(total > 0, total, 1.0)
-        return Increment(sum_change, mean - sum_change / 2)
+        walked = sum_change, mean - sum_change / 2
+        return Increment(*(torch.where(final[pad], a, b) for a, b in zip(whole, walked, strict=True)))
 
 
 def _part(change: Tensor, area: Tensor, a: Any, b: Any, x: Tensor, y: Tensor) -> Increment:

@@ -112,7 +112,7 @@ def deferred_correction(
     mesh = as_times(times, least=order + 1)
     counted, floor = CountedField(field, initial), error_scale(initial, scale)
     states = previous = torch.zeros_like(initial).expand(len(mesh), *initial.shape)
-    sources: list[Tensor | None] = [None] * len(mesh)
+    sources: Sequence[Tensor] = ()
     residual = floor.new_zeros(initial.shape[:-1])
     spent, failed = 0, ""
     for sweep in range(2, order + 1):
@@ -145,7 +145,7 @@ def _sweep(
     field: CountedField,
     initial: Tensor,
     mesh: list[float],
-    sources: list[Tensor | None],
+    sources: Sequence[Tensor],
     guess: Tensor | None,
     scale: Tensor,
     tolerance: float,
@@ -156,9 +156,8 @@ def _sweep(
     for n in range(1, len(mesh)):
         lead, lag = _weights(mesh, n)
         known = lead * states[-1] + (lag * (states[-1] - states[-2]) if lag else 0.0)
-        source = sources[n]
-        if source is not None:
-            known = known + source
+        if sources:
+            known = known + sources[n - 1]
         if guess is not None:
             state = guess[n] + (states[-1] - guess[n - 1])
         else:
@@ -209,23 +208,20 @@ def _weights(mesh: list[float], n: int) -> tuple[float, float]:
     return (1 + 2 * ratio) / (step * (1 + ratio)), ratio**2 / (step * (1 + ratio))
 
 
-def _sources(mesh: list[float], slopes: Tensor, points: int) -> list[Tensor | None]:
+def _sources(mesh: list[float], slopes: Tensor, points: int) -> Sequence[Tensor]:
     """For every step, `D G_n - g_n` with G' through the slopes at so many times, ending at t_n where there are enough before."""
-    found: list[Tensor | None] = [None]
-    for n in range(1, len(mesh)):
-        last = max(n, points - 1)
-        chosen = range(last - points + 1, last + 1)
-        step = mesh[n] - mesh[n - 1]
-        nodes = torch.tensor([(mesh[i] - mesh[n]) / step for i in chosen], dtype=torch.float64)
-        powers = torch.arange(points, dtype=torch.float64)
-        lead, lag = (weight * step for weight in _weights(mesh, n))
-        # What D takes of x^k, with x = (t - t_n) / h_n, is D of its integral x^(k+1) / (k+1).
-        left = torch.tensor(-1.0, dtype=torch.float64) ** (powers + 1)
-        moments = lead * -left
-        if n > 1:
-            moments = moments - lag * (left - ((mesh[n - 2] - mesh[n]) / step) ** (powers + 1))
-        moments = moments / (powers + 1)
-        moments[0] -= 1  # g_n itself; D is exact for a constant slope, so this is 0 up to rounding
-        weights = torch.linalg.solve((nodes[:, None] ** powers).T, moments)
-        found.append(torch.tensordot(weights.to(slopes), slopes[chosen.start : chosen.stop], dims=1))
-    return found
+    times, steps = torch.tensor(mesh, dtype=torch.float64), range(1, len(mesh))
+    step = times.diff()[:, None]
+    weights = torch.tensor([_weights(mesh, n) for n in steps], dtype=times.dtype)
+    lead, lag = (weights * step).T.unsqueeze(-1)
+    chosen = torch.tensor([[max(n, points - 1) - points + 1 + k for k in range(points)] for n in steps])
+    # What D takes of x^k, with x = (t - t_n) / h_n, is D of its integral x^(k+1) / (k+1).
+    powers = torch.arange(1, points + 1, dtype=torch.float64)
+    left = torch.tensor(-1.0, dtype=torch.float64) ** powers
+    before = (times.roll(2)[1:, None] - times[1:, None]) / step  # of the first step none, which has no lag
+    moments = (-lead * left - lag * (left - before**powers)) / powers
+    moments[:, 0] -= 1  # g_n itself; D is exact for a constant slope, so this is 0 up to rounding
+    nodes = (times[chosen] - times[1:, None]) / step
+    weights = torch.linalg.solve(nodes[:, None] ** (powers - 1)[:, None], moments[..., None]).mT
+    window = slopes[chosen.to(slopes.device)].flatten(2)
+    return (weights.to(slopes) @ window).reshape(len(steps), *slopes.shape[1:]).unbind()

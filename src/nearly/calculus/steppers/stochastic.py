@@ -144,43 +144,39 @@ def integrate_sde(
     states, paths = states.clone(), replace(path, seed=seeds.reshape(-1), dtype=initial.dtype)
     count, finest = len(states), path.levels - 1
     span = path.end - path.start
-    place, level, taken = (torch.zeros(count, dtype=torch.int64, device=initial.device) for _ in range(3))
+    place, level, taken, accepted = (torch.zeros(count, dtype=torch.int64, device=initial.device) for _ in range(4))
     worst = torch.zeros(count, dtype=states.dtype, device=states.device)
     lengths: list[tuple[Tensor, Tensor]] = []
     live = torch.arange(count, device=initial.device)
     stuck = torch.zeros(count, dtype=torch.bool, device=initial.device)
     while len(live):
-        size = span * 2.0 ** -level[live].double()
-        begin = path.start + size * place[live]
-        one, two = _one_and_two(step, states[live], begin, size, paths[live])
-        error = scaled_error(one - two, states[live], two, scales[live])
+        state, spot, depth = states[live], place[live], level[live]
+        size = span * 2.0 ** -depth.double()
+        one, two = _one_and_two(step, state, path.start + size * spot, size, paths[live])
+        error = scaled_error(one - two, state, two, scales[live])
         good = error <= tolerance
-        moved = live[good]
-        states[moved], worst[moved] = two[good], torch.maximum(worst[moved], error[good])
+        states[live] = torch.where(good[:, None], two, state)
+        worst[live] = torch.where(good, torch.maximum(worst[live], error), worst[live])
+        lengths.append((live, torch.where(good, size, 0.0)))
         taken[live] += 1
-        lengths.append((moved, size[good]))
-        place[moved] += 1
-        longer = (place[moved] % 2 == 0) & (level[moved] > 0) & (error[good] <= GROW * tolerance)
+        accepted[live] += good
+        ahead = spot + 1
         # A step up also where the place demands none: level 0 has one place only, and then the path has arrived.
-        place[moved], level[moved] = torch.where(longer, place[moved] // 2, place[moved]), level[moved] - longer.long()
-        bad = live[~good]
-        stuck[bad] = level[bad] >= finest
-        level[bad] += 1
-        place[bad] *= 2
+        longer = good & (ahead % 2 == 0) & (depth > 0) & (error <= GROW * tolerance)
+        stuck[live] = ~good & (depth >= finest)
+        place[live] = torch.where(good, torch.where(longer, ahead // 2, ahead), 2 * spot)
+        level[live] = torch.where(good, depth - longer.long(), depth + 1)
         live = live[(place[live] < 2 ** level[live]) & (taken[live] < steps) & ~stuck[live]]
     arrived = place == 2**level
     states[~arrived] = torch.nan
-    accepted = torch.zeros_like(taken)
-    for moved, _ in lengths:
-        accepted[moved] += 1
-    table = states.new_zeros(int(accepted.max()), count)
-    row = torch.zeros_like(taken)
-    for moved, size in lengths:
-        table[row[moved], moved] = size.to(table.dtype)
-        row[moved] += 1
+    most = int(accepted.max())
+    table, row = states.new_zeros(most + 1, count), torch.zeros_like(taken)
+    for some, size in lengths:  # of rejected steps 0, where the next accepted one is put
+        table[row[some], some] = size.to(table.dtype)
+        row[some] += size > 0
     return conclude(
         "integrate_sde",
-        SdePaths(states.reshape(initial.shape), table.reshape(-1, *batch)),
+        SdePaths(states.reshape(initial.shape), table[:most].reshape(-1, *batch)),
         residual=torch.where(arrived, worst, torch.inf).reshape(batch),
         tolerance=tolerance,
         iterations=accepted.reshape(batch),

@@ -14,7 +14,7 @@ from torch import Tensor
 from nearly.calculus.steppers._entry import CountedField, Field, as_state, as_times, error_scale, scaled_error
 from nearly.calculus.steppers._jacobian import state_jacobian
 from nearly.calculus.steppers._march import March
-from nearly.calculus.steppers.explicit import first_step
+from nearly.calculus.steppers.explicit import first_step, largest_error
 from nearly.core.solution import Solution, conclude
 from nearly.core.validate import check_parameter, require_parameters
 from nearly.linalg.batched_lu import lu_factors
@@ -138,7 +138,8 @@ def tase_step(
     check_parameter("order", order, CARD["parameters"]["order"])  # type: ignore[index]
     state = as_state("state", state, complex_too=True)
     counted = CountedField(field, state)
-    return _step(counted, time, state, counted(time, state), step, tase_coefficients(order))
+    method = tase_coefficients(order)
+    return _step(counted, time, state, counted(time, state), step, method, _sums(method, state))
 
 
 def integrate_tase(
@@ -199,15 +200,15 @@ def integrate_tase(
     initial = as_state("initial", initial, complex_too=True)
     moments = as_times(times)
     counted, method, floor = CountedField(field, initial), tase_coefficients(order), error_scale(initial, scale)
+    sums = _sums(method, initial)
     state, slope = initial, counted(moments[0], initial)
     size = first_step(counted, moments[0], initial, slope, moments[-1], order, tolerance, floor)
 
     def attempt(time: float, step: float) -> tuple[float, tuple[Tensor, Tensor, Tensor]]:
-        after, difference = _step(counted, time, state, slope, step, method)
+        after, difference = _step(counted, time, state, slope, step, method, sums)
         error = scaled_error(difference, state, after, floor)
         steeper = counted(time + step, after)
-        finite = bool(torch.isfinite(steeper).all())
-        return float(error.detach().max()) / tolerance if finite else torch.nan, (after, steeper, error)
+        return largest_error(error, steeper) / tolerance, (after, steeper, error)
 
     states = [initial]
     sizes: list[float] = []
@@ -253,8 +254,13 @@ def integrate_tase(
     )
 
 
+def _sums(method: Coefficients, like: Tensor) -> Float[Tensor, "2 stages"]:
+    """Weights of the stages in the new state and in its error, where the states are."""
+    return like.new_tensor([method.weights, method.error])
+
+
 def _step(
-    field: CountedField, time: float, state: Tensor, slope: Tensor, step: float, method: Coefficients
+    field: CountedField, time: float, state: Tensor, slope: Tensor, step: float, method: Coefficients, sums: Tensor
 ) -> tuple[Tensor, Tensor]:
     jacobian = state_jacobian(lambda y: field(time, y), state)
     # The time is one more component, of derivative 1, whose column of the Jacobian need not be exact: a difference is enough.
@@ -274,7 +280,7 @@ def _step(
             value = torch.linalg.lu_solve(factors, pivots, right[..., None])[..., 0]
         damped.append(value)
     stacked = torch.stack(damped)
-    weights, error = (step * stacked.new_tensor(row) for row in (method.weights, method.error))
+    weights, error = step * sums
     return (
         state + torch.tensordot(weights, stacked, dims=1),
         torch.tensordot(error, stacked, dims=1),

@@ -123,7 +123,7 @@ def random_pivots(
     right = torch.eye(n, dtype=matrix.dtype, device=matrix.device).expand(*matrix.shape[:-2], n, n).clone()
     done = torch.zeros(matrix.shape[:-2], dtype=torch.bool, device=matrix.device)
     counts = torch.zeros(matrix.shape[:-2], dtype=torch.int64, device=matrix.device)
-    spent, schedule = 0, _schedule(n, pivots, generator_from(seed))
+    spent, schedule = 0, _schedule(n, pivots, generator_from(seed), matrix.device)
     while True:
         factors, residual = _factors(scaled, core, right, factorization)
         counts = torch.where(done, counts, spent)
@@ -131,7 +131,7 @@ def random_pivots(
         if bool(done.all()) or spent >= iterations:
             break
         for _ in range(min(max(n - 1, 1), iterations - spent)):
-            pivot(core, right, next(schedule).to(matrix.device), factorization)
+            pivot(core, right, next(schedule), factorization)
             spent += 1
             if not two_sided:
                 core *= torch.linalg.vector_norm(core, dim=-2, keepdim=True) > least[..., None, :]
@@ -208,22 +208,24 @@ def _combine(of: Tensor, i: Tensor, j: Tensor, first: tuple[Tensor, Tensor], sec
     of[..., i], of[..., j] = (pair[0][..., None, :] * x + pair[1][..., None, :] * y for pair in (first, second))
 
 
-def _schedule(n: int, pivots: str, generator: torch.Generator) -> Iterator[Int[Tensor, "p 2"]]:
+def _schedule(n: int, pivots: str, generator: torch.Generator, device: torch.device) -> Iterator[Int[Tensor, "p 2"]]:
     """Pairs for one round after the other, for ever."""
     if n == 1:
         while True:
-            yield torch.zeros(0, 2, dtype=torch.int64)
+            yield torch.zeros(0, 2, dtype=torch.int64, device=device)
     if pivots == "one":
         places = torch.triu_indices(n, n, 1).T
         while True:
-            yield places[torch.randint(len(places), (1,), generator=generator)]
+            yield places[torch.randint(len(places), (1,), generator=generator)].to(device)
     even = n + n % 2
     while True:
         circle = torch.randperm(even, generator=generator)  # the last of an odd number sits out
+        rounds = []
         for _ in range(even - 1):
             pairs = torch.stack([circle[: even // 2], circle[even // 2 :].flip(0)], 1).sort(1)[0]
-            yield pairs[pairs[:, 1] < n]
+            rounds.append(pairs[pairs[:, 1] < n])
             circle = torch.cat([circle[:1], circle[1:].roll(1)])
+        yield from torch.stack(rounds).to(device)
 
 
 def _factors(matrix: Tensor, core: Tensor, right: Tensor, factorization: str) -> tuple[Factors, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from nearly.core.errors import BadInput
 from nearly.core.solution import Solution, conclude
 from nearly.core.validate import as_floating, describe, require_parameters
+from nearly.linalg.batched_lu import solve_all
 from nearly.linalg.promotion import promoted
 from nearly.linalg.two_factors import TwoFactors
 
@@ -127,7 +128,7 @@ def _fitted(a: Tensor, w: Tensor, right: Tensor, ridge: float) -> Tensor:
     pairs = (right[..., :, None, :] * right[..., None, :, :]).reshape(*batch, k * k, -1)
     systems = (w @ pairs.mT).reshape(*batch, -1, k, k)
     systems = systems + ridge * torch.eye(k, dtype=a.dtype, device=a.device)
-    return torch.linalg.solve(systems, (w * a) @ right.mT)
+    return solve_all(systems, ((w * a) @ right.mT).unsqueeze(-1))[0].squeeze(-1)
 
 
 def _residual(a: Tensor, w: Tensor, left: Tensor, right: Tensor, ridge: float) -> Tensor:

@@ -75,7 +75,8 @@ def _by_dual_gradient(signal: Float[Tensor, b * shape], threshold: Float[Tensor,
         ahead = [new + (t - 1) / grown * (new - old) for new, old in zip(moved, dual, strict=True)]
         dual, t = moved, grown
         before, found = found, _primal(signal, ahead)
-        if float((found - before).abs().max()) <= CLOSE * float(found.abs().max()):
+        change, size = torch.stack([torch.dist(found, before, torch.inf), found.max()]).tolist()
+        if change <= CLOSE * size:
             break
     return _primal(signal, dual)
 

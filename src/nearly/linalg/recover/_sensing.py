@@ -132,11 +132,12 @@ def descend(
         misfit = problem.measure(product) - problem.values
         residual = gauge(misfit, problem.values)
         live = residual > tolerance  # what has become NaN has ended
-        if count == iterations or not bool(live.any()):
+        left = 0 if count == iterations else int(live.sum())
+        if not left:
             break
         counts += live
         moved = step(factors, misfit, count)
-        if bool(live.all()):
+        if left == live.numel():
             factors = moved
         else:
             keep = live[..., None, None]

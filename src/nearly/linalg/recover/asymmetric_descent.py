@@ -96,11 +96,12 @@ def asymmetric_descent(
     if rank > min(problem.shape):
         raise BadInput("rank", f"at most {min(problem.shape)}, the smaller side", rank)
     waiting = torch.ones(problem.values.shape[:-1], dtype=torch.bool, device=problem.values.device)
+    some = rebalance is not None
 
     def descent(factors: Factors, misfit: Tensor, count: int) -> Factors:
-        nonlocal waiting
+        nonlocal waiting, some
         left, right = factors
-        if rebalance is not None and bool(waiting.any()):
+        if some and rebalance is not None:
             now = waiting & (relative_misfit(misfit, problem.values) < NEAR)
             if bool(now.any()):
                 p, sizes, q = torch.linalg.svd(left, full_matrices=False)
@@ -108,6 +109,7 @@ def asymmetric_descent(
                 right = torch.where(keep, right @ (q.mT * sizes[..., None, :]) / rebalance, right)
                 left = torch.where(keep, rebalance * p, left)
                 waiting = waiting & ~now
+                some = bool(waiting.any())
         gradient = problem.back(misfit)
         return left - step * gradient @ right, right - step * gradient.mT @ left
 

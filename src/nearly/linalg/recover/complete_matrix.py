@@ -186,7 +186,7 @@ def _half(known: _Known, free: Tensor, fixed: Tensor, accuracy: float, count: in
     direction, square = slope, slope.square().sum(dim=1, keepdim=True)
     pattern = known.sparse(torch.ones_like(known.values))
     rounding = torch.finfo(square.dtype).eps ** 2 * known.values.square().mean()
-    goal = (accuracy**2 * square).clamp(min=float(rounding))
+    goal = torch.maximum(accuracy**2 * square, rounding)
     taken = 0
     while taken < 2 * rank and not bool((square <= goal).all()):  # rank steps, but for rounding
         taken += 1

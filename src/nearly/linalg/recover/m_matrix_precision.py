@@ -216,7 +216,8 @@ def _project(
         rows = _project_rows(x + correction, sums)
         correction = x + correction - rows
         before, x = x, (rows + rows.mT) / 2
-        if float((x - before).abs().max()) <= AGREEMENT * float(x.abs().max()):
+        change, size = torch.stack([torch.dist(x, before, torch.inf), x.abs().max()]).tolist()
+        if change <= AGREEMENT * size:
             break
     # What round-off leaves of the constraints is put on the diagonal.
     x = _signed(x)

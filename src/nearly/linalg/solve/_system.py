@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from nearly.core.solution import Solution, conclude
 from nearly.core.validate import as_floating, describe, tolerance_for
 from nearly.linalg.operator import Operator, adjoint, as_square, csr, on_parts
 from nearly.linalg.scaling import binary_scale
+from nearly.linalg.threads import each_part
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -117,7 +119,9 @@ def solve(
     with torch.no_grad():
         shared = _shared(matrix, columns) if block is None else block
         parts = _blocks(matrix, columns.detach(), shared=shared)
-        found = [_refine(recipe, matrix, part, applied, tolerance, most, shared=shared) for part in parts]
+        refine = partial(_refine, recipe, matrix, applied, tolerance, most, shared=shared)
+        # Products of sparse matrices hardly gain from threads, so blocks do; what is not ours may not bear several at once.
+        found = each_part(refine, parts) if _is_sparse(matrix) and preconditioner is None else list(map(refine, parts))
     value, residual, taken, broken, stuck = (torch.cat(part, dim=-1) for part in zip(*found, strict=True))
     if torch.is_grad_enabled() and (right.requires_grad or getattr(matrix, "requires_grad", False)):
 
@@ -152,10 +156,10 @@ def solve(
 def _refine(
     recipe: Recipe,
     matrix: Tensor | Operator,
-    columns: Tensor,
     applied: Product,
     tolerance: float,
     most: int,
+    columns: Tensor,
     *,
     shared: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -216,6 +220,10 @@ def inner_product(first: Tensor, second: Tensor, work: Tensor) -> Tensor:
 def block_width(unknowns: int) -> int:
     """Right-hand sides that are best taken together."""
     return max(1, IN_CACHE // unknowns)
+
+
+def _is_sparse(matrix: Tensor | Operator) -> bool:
+    return isinstance(matrix, Tensor) and matrix.layout != torch.strided
 
 
 def _shared(matrix: Tensor | Operator, columns: Tensor) -> bool:

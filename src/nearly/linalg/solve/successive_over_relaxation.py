@@ -196,9 +196,10 @@ def _sweep(
     )
     live = size > tolerance * size
     for _ in range(most):
-        if not bool(live.any()):
+        left = int(live.sum())
+        if not left:
             break
-        if narrow and 2 * int(live.sum()) <= live.numel():
+        if narrow and 2 * left <= live.numel():
             values[:, here] = x
             here = here[live]
             right, diagonal, shift, x, rest, size = (
