@@ -10,8 +10,22 @@ from nearly.testing.solver_problems import SolverProblem, linear
 
 
 def problems() -> list[SolverProblem]:
-    """Those of `linear`, with indefinite matrices among what is impossible."""
-    return [_with_indefinite(problem) if problem.batched else problem for problem in linear.problems()]
+    """Those of `linear`, with indefinite matrices among what is impossible, and one with many right-hand sides."""
+    those = [_with_indefinite(problem) if problem.batched else problem for problem in linear.problems()]
+    generator = torch.Generator().manual_seed(1)
+    basis = torch.linalg.qr(torch.randn(64, 64, dtype=torch.float64, generator=generator))[0]
+    matrix = (basis * torch.logspace(-1, 1, 64, dtype=torch.float64)) @ basis.mT
+    many = SolverProblem(
+        name="ten right-hand sides, two of them one",
+        arguments={
+            "matrix": (matrix + matrix.mT) / 2,
+            "right": torch.randn(64, 9, dtype=torch.float64, generator=generator)[:, [0, *range(9)]],
+        },
+        residual=linear.relative_residual,
+        tolerance=1e-10,
+        degrees=linear.DEGREES,
+    )
+    return [*those, many]
 
 
 def _with_indefinite(problem: SolverProblem) -> SolverProblem:
