@@ -105,6 +105,9 @@ def elsewhere() -> Iterator[Traffic]:
 def _registered() -> torch.device:
     from torch.utils import backend_registration as torch_backends
 
+    if not hasattr(torch_backends, "_setup_privateuseone_for_python_backend"):
+        raise NearlyError(f"torch {torch.__version__} has no devices written in Python: 2.13 has")
+
     class Unavailable:  # so that nothing takes the device for an accelerator of this machine
         def is_available(self) -> bool:
             return False
