@@ -25,11 +25,11 @@ Product = Callable[..., Tensor]  # of vectors; those with A take a keyword `out`
 # Numbers in one block of right-hand sides: with twice as many its five vectors leave the caches nearest to a core (conjugate
 # gradients on a five-point grid of 64 x 64 took 7.4 us per column and step, 12 us with four times as many).
 IN_CACHE = 2**18
-# Unknowns from which columns share a Krylov space, and unknowns per column in a space at least, and up to which they share one by
-# default. A step takes two to three times as long, and n / k of them are enough (n = 1,000, condition 100, one core: 0.15 of the
-# time for 256 columns, 0.35 for 64, all of it for 16; condition 1e6, 64 columns: 0.01).
-LARGE = 64
-WIDEST, NARROWEST = 3, 16
+# Unknowns and columns from which columns share a Krylov space by default, and unknowns per column in a space at least. On one core,
+# at condition numbers of 3, 100 and 10,000, this took 1.3, 1.0 and 0.45 of the time with four columns (64 systems, n = 200), 1.4, 0.35
+# and 0.06 with 64 columns (n = 1,000).
+LARGE, MANY = 64, 4
+WIDEST = 3
 TOLERANCE = 1e-8  # in double precision
 ENOUGH_PROGRESS = 0.9  # a cycle that leaves more than this of the residual is not worth another
 
@@ -230,7 +230,7 @@ def _shared(matrix: Tensor | Operator, columns: Tensor) -> bool:
     """Whether columns had better share their Krylov spaces: where products with the matrix are what a step costs."""
     n, k = columns.shape[-2:]
     dense = isinstance(matrix, Tensor) and matrix.layout == torch.strided
-    return dense and LARGE <= n <= NARROWEST * k
+    return dense and n >= LARGE and k >= MANY
 
 
 def _blocks(matrix: Tensor | Operator, columns: Tensor, *, shared: bool) -> list[Tensor]:

@@ -75,8 +75,8 @@ def conjugate_gradients(
             callable on residuals of the shape of `right` with its columns, or anything with `@`.
         tolerance: for `||b - A x|| / ||b||`; 1e-8 by default, in single precision 1e-4.
         iterations: the most per column; 10 n by default.
-        block: whether columns share; by default for dense matrices of n >= 64 with n / 16 columns or more. Worth it too for
-            operators whose products are dear.
+        block: whether columns share; by default four or more do, of dense matrices with n >= 64. Worth it too for operators whose
+            products are dear.
         check: raise where the tolerance is not reached.
 
     Returns:
