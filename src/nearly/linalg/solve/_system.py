@@ -26,8 +26,8 @@ Product = Callable[..., Tensor]  # of vectors; those with A take a keyword `out`
 # gradients on a five-point grid of 64 x 64 took 7.4 us per column and step, 12 us with four times as many).
 IN_CACHE = 2**18
 # Unknowns and columns from which columns share a Krylov space by default, and unknowns per column in a space at least. On one core,
-# at condition numbers of 3, 100 and 10,000, this took 1.3, 1.0 and 0.45 of the time with four columns (64 systems, n = 200), 1.4, 0.35
-# and 0.06 with 64 columns (n = 1,000).
+# at condition numbers of 3, 100 and 10,000, sharing took 1.3, 1.0 and 0.45 of the time with four columns (64 systems, n = 200), and
+# 1.4, 0.35 and 0.06 with 64 columns (n = 1,000).
 LARGE, MANY = 64, 4
 WIDEST = 3
 TOLERANCE = 1e-8  # in double precision
