@@ -106,7 +106,8 @@ def getitem(jet: Jet, index: Any) -> Jet:
     parts = index if isinstance(index, tuple) else (index,)
     if any(isinstance(part, Jet) for part in parts):
         raise BadInput("index", "of integers or truth values", "a jet")
-    if sum(isinstance(part, Tensor | list) for part in parts) > 1:  # whose dimensions may go first
+    plain = int | slice | type(None) | type(Ellipsis)
+    if sum(not isinstance(part, plain) for part in parts) > 1:  # whose dimensions may go first
         return _rowwise(jet, lambda x: x[index])
     return Jet.from_stack(jet.frame, jet.stack[(slice(None), *parts)], jet.degree)
 
@@ -123,6 +124,27 @@ def where(condition: Any, first: Any, second: Any) -> Jet:
 
 def masked_fill(jet: Jet, mask: Tensor, value: Any) -> Jet:
     return where(mask, value, jet)
+
+
+def nansum(jet: Jet, *args: Any, **kwargs: Any) -> Any:
+    return where(jet.value.isnan(), 0.0, jet).sum(*args, **kwargs)
+
+
+def pad(jet: Jet, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Jet:
+    """What is put about the value has no derivatives."""
+    out = _rowwise(jet, lambda x: functional.pad(x, pad, mode))
+    return add(out, functional.pad(torch.zeros_like(jet.value), pad, mode, value)) if value else out
+
+
+def diff(jet: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Jet:
+    given = [part for part in (prepend, jet, append) if part is not None]
+    return linear_rule("diff")(joint_rule("cat")(given, dim) if len(given) > 1 else jet, n, dim)
+
+
+def unfold(jet: Jet, *args: Any, **kwargs: Any) -> Jet:
+    """Of `torch.nn.functional`, whose windows dilate, or of tensors."""
+    function = functional.unfold if "dilation" in kwargs else Tensor.unfold
+    return _rowwise(jet, lambda x: function(x, *args, **kwargs))
 
 
 def view_like(jet: Jet, other: Any) -> Jet:
@@ -168,10 +190,13 @@ def sub(first: Any, second: Any, *, alpha: float = 1) -> Jet:
     return add(first, second, alpha=-alpha)
 
 
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, Jet) and (not isinstance(value, Tensor) or value.ndim == 0)
+
+
 def mul(first: Any, second: Any) -> Jet:
     for jet, other in ((first, second), (second, first)):
-        constant = not isinstance(other, Jet | Tensor) or (isinstance(other, Tensor) and other.ndim == 0)
-        if isinstance(jet, Jet) and constant and jet._stack is not None:
+        if isinstance(jet, Jet) and _is_number(other) and jet._stack is not None:
             return Jet.from_stack(jet.frame, jet.stack * other, jet.degree)
     frame, a, b = _aligned(first, second)
     return Jet(frame, times(frame, a, b))
@@ -180,8 +205,8 @@ def mul(first: Any, second: Any) -> Jet:
 def div(first: Any, second: Any, *, rounding_mode: str | None = None) -> Any:
     if rounding_mode is not None:
         raise BadInput("function", "without rounding", f"division with rounding_mode={rounding_mode!r}")
-    if isinstance(first, Jet) and not isinstance(second, Jet):
-        return mul(first, 1 / second)
+    if isinstance(first, Jet) and _is_number(second) and first._stack is not None:
+        return Jet.from_stack(first.frame, first.stack / second, first.degree)
     frame, a, b = _aligned(first, second)
     return Jet(frame, quotient(frame, torch.mul, lambda rest: rest / b[0], a, b))
 
@@ -191,7 +216,9 @@ def pow(base: Any, exponent: Any) -> Jet:
         frame, u, r = _aligned(base, exponent)
         by = float(exponent) if not isinstance(exponent, Tensor) else r[0]
         return Jet(frame, compose(frame, power(u[0], by, frame.order), u))
-    log = base.log() if isinstance(base, Jet) else _lift(exponent.frame, base, exponent).value.log()
+    if not isinstance(base, Jet):
+        base = torch.as_tensor(base, dtype=torch.result_type(exponent.value, base), device=exponent.device)
+    log = base.log()
     return mul(exponent, log).exp()
 
 
@@ -240,7 +267,12 @@ def multilinear_rule(name: str) -> Callable[..., Jet]:
     return rule
 
 
-_matmul = multilinear_rule("matmul")
+_matmul, _bilinear = multilinear_rule("matmul"), multilinear_rule("bilinear")
+
+
+def bilinear(first: Any, second: Any, weight: Any, bias: Any = None) -> Jet:
+    out = _bilinear(first, second, weight)
+    return out if bias is None else add(out, bias)
 
 
 def matmul(first: Any, second: Any) -> Jet:
@@ -314,6 +346,10 @@ ARITHMETIC: tuple[Callable[..., Any], ...] = (
         getitem,
         where,
         masked_fill,
+        nansum,
+        pad,
+        diff,
+        unfold,
         dropout,
         add,
         sub,
@@ -324,6 +360,7 @@ ARITHMETIC: tuple[Callable[..., Any], ...] = (
         addmm,
         lerp,
         matmul,
+        bilinear,
         linear,
         solve,
         inverse,

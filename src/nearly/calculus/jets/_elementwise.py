@@ -167,7 +167,9 @@ def lgamma(u: Tensor, order: int) -> Series:
 
 
 def softplus(u: Tensor, order: int, beta: float = 1.0, threshold: float = 20.0) -> Series:
+    straight = beta * u > threshold  # by definition, where torch takes it so
     slope = scaled(sigmoid(beta * u, order - 1), beta)
+    slope = [torch.where(straight, float(k == 0), term) for k, term in enumerate(slope)]
     return integral(functional.softplus(u, beta, threshold), slope)
 
 

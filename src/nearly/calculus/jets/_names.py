@@ -2,11 +2,11 @@
 
 # Linear in the first argument, the others constant.
 LINEAR = (
-    "sum", "mean", "nansum", "reshape", "view", "flatten", "unflatten", "ravel", "transpose", "swapaxes", "swapdims",
+    "sum", "mean", "reshape", "view", "flatten", "unflatten", "ravel", "transpose", "swapaxes", "swapdims",
     "permute", "movedim", "moveaxis", "t", "adjoint", "squeeze", "unsqueeze", "expand", "broadcast_to", "repeat", "tile",
-    "flip", "fliplr", "flipud", "roll", "rot90", "cumsum", "diagonal", "diag", "diag_embed", "diff", "tril", "triu",
+    "flip", "fliplr", "flipud", "roll", "rot90", "cumsum", "diagonal", "diag", "diag_embed", "tril", "triu",
     "trace", "narrow", "select", "index_select", "gather", "take", "take_along_dim", "chunk", "split", "tensor_split",
-    "unbind", "unfold", "pad", "interpolate", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+    "unbind", "interpolate", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
     "adaptive_avg_pool2d", "adaptive_avg_pool3d", "pixel_shuffle", "pixel_unshuffle", "fold", "real", "imag", "conj",
     "clone", "contiguous", "to", "double", "float", "half", "bfloat16", "type", "repeat_interleave", "fft_fft", "fft_ifft",
     "fft_rfft", "fft_irfft", "fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2", "fft_fftn", "fft_ifftn", "fft_fftshift",
@@ -19,7 +19,7 @@ JOINT = (
 # Linear in each tensor.
 MULTILINEAR = (
     "matmul", "mm", "bmm", "mv", "dot", "inner", "outer", "ger", "kron", "einsum", "tensordot", "vdot", "linalg_multi_dot",
-    "linalg_vecdot", "cross", "linalg_cross", "bilinear",
+    "linalg_vecdot", "cross", "linalg_cross",
 )  # fmt: skip
 # Linear in the image and in the weights; a bias is added.
 CONVOLUTIONS = (

@@ -48,7 +48,9 @@ def apply(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         raise BadInput(
             "function", "made of functions that have a Taylor rule", f"torch's {name}", "Write it in terms of others."
         )
-    return rule(*args, **kwargs)
+    if not kwargs.get("inplace"):
+        return rule(*args, **kwargs)
+    return args[0].become(rule(*args, **kwargs))
 
 
 # Functions made of others
@@ -74,13 +76,28 @@ def glu(x: Any, dim: int = -1) -> Any:
     return first * torch.sigmoid(second)
 
 
-def softmax(x: Any, dim: int = -1, dtype: Any = None, **_: Any) -> Any:
+def softmax(x: Any, dim: int | None = None, dtype: Any = None, **_: Any) -> Any:
+    x, dim = _entry(x, dim, dtype)
     e = torch.exp(x - x.value.detach().amax(dim, keepdim=True))
     return e / e.sum(dim, keepdim=True)
 
 
-def log_softmax(x: Any, dim: int = -1, dtype: Any = None, **_: Any) -> Any:
+def log_softmax(x: Any, dim: int | None = None, dtype: Any = None, **_: Any) -> Any:
+    x, dim = _entry(x, dim, dtype)
     return x - logsumexp(x, dim, keepdim=True)
+
+
+def _entry(x: Any, dim: int | None, dtype: Any) -> tuple[Any, int]:
+    """A softmax's argument in its dtype, and its dimension; without one torch takes the channels'."""
+    return _cast(x, dtype), int(x.ndim not in (0, 1, 3)) if dim is None else dim
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    return x if dtype is None else x.to(dtype)
+
+
+def _squares(x: Any) -> Any:
+    return (x * x.conj()).real if x.dtype.is_complex else x * x
 
 
 def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
@@ -96,23 +113,37 @@ def std(x: Any, *args: Any, **kwargs: Any) -> Any:
 def var(
     x: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
 ) -> Any:
+    if isinstance(dim, bool):  # the form without dimensions
+        dim, unbiased = None, dim
     dims = tuple(range(x.ndim)) if dim is None else dim
     correction = float(unbiased) if correction is None else correction
     centered = x - x.mean(dims, keepdim=True)
     count = x.numel() / centered.mean(dims).numel()
-    return (centered * centered).sum(dims, keepdim=keepdim) / (count - correction)
+    return _squares(centered).sum(dims, keepdim=keepdim) / (count - correction)
 
 
 def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     p = {None: 2, "fro": 2}.get(p, p)
     if p in {0, float("inf"), -float("inf"), "nuc"}:
         raise BadInput("function", "with norms of finite order", f"a norm of order {p}")
-    dims = tuple(range(x.ndim)) if dim is None else dim
-    powers = x * x if p == 2 else abs(x) ** p
+    x, dims = _cast(x, dtype), tuple(range(x.ndim)) if dim is None else dim
+    powers = _squares(x) if p == 2 else abs(x) ** p
     return powers.sum(dims, keepdim=keepdim) ** (1 / p)
 
 
+def vector_norm(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    return norm(x, ord, dim, keepdim, dtype)
+
+
+def matrix_or_vector_norm(x: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    over = x.ndim if dim is None else len(dim) if isinstance(dim, tuple | list) else 1
+    if over == 2 and ord not in (None, "fro"):
+        raise BadInput("function", "with matrix norms of Frobenius alone", f"a norm of order {ord}")
+    return norm(x, ord, dim, keepdim, dtype)
+
+
 def prod(x: Any, dim: int | None = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    x = _cast(x, dtype)
     if dim is None:
         return prod(x.flatten(), 0)
     return functools.reduce(mul, (x.narrow(dim, i, 1) if keepdim else x.select(dim, i) for i in range(x.shape[dim])))
@@ -192,13 +223,16 @@ def _chosen_rule(name: str) -> Callable[..., Any]:
         if isinstance(dim, Jet | Tensor):  # the larger of two
             other = dim
             first, second = (side.value if isinstance(side, Jet) else side for side in (x, other))
-            return where(first >= second if name == "max" else first <= second, x, other)
-        if dim is None:
+            chosen = where((first >= second if name == "max" else first <= second) | first.isnan(), x, other)
+            # Where they are equal, torch's derivative is the mean of both.
+            return where(first == second, (x + other) / 2, chosen) if bool((first == second).any()) else chosen
+        if dim is None:  # of equal ones the mean, too
             flat = x.flatten()
-            return flat[int(getattr(flat.value, f"arg{name}")())]
+            return flat[flat.value == getattr(flat.value, name)()].mean()
         index = getattr(x.value, f"arg{name}")(dim, keepdim=True)
         picked = x.gather(dim, index)
-        return (picked, index) if keepdim else (picked.squeeze(dim), index.squeeze(dim))
+        pair = (picked, index) if keepdim else (picked.squeeze(dim), index.squeeze(dim))
+        return getattr(torch.return_types, name)(pair)
 
     return rule
 
@@ -213,12 +247,16 @@ def _max_pool_rule(dimensions: int) -> Callable[..., Jet]:
     return rule
 
 
-def sort(x: Any, dim: int = -1, descending: bool = False) -> Any:
-    index = x.value.argsort(dim, descending)
-    return x.gather(dim, index), index
+def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
+    index = x.value.argsort(dim=dim, descending=descending, stable=stable)
+    return torch.return_types.sort((x.gather(dim, index), index))
 
 
-def mse_loss(x: Any, target: Any, reduction: str = "mean", **_: Any) -> Any:
+def mse_loss(
+    x: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None
+) -> Any:
+    if any(option is not None for option in (size_average, reduce, weight)):
+        raise BadInput("function", "with a reduction alone", "mse_loss with weight, size_average or reduce")
     square = (x - target) * (x - target)
     return square if reduction == "none" else getattr(square, reduction)()
 
@@ -246,7 +284,7 @@ RULES: dict[str, Callable[..., Any]] = {
     **{rule.__name__: rule for rule in (*ARITHMETIC, *_COMPOSED)},
     **{f"max_pool{dimensions}d": _max_pool_rule(dimensions) for dimensions in (1, 2, 3)},
     "truediv": divide, "true_divide": divide, "divide": divide, "multiply": mul, "subtract": sub, "linalg_matmul": matmul,
-    "linalg_solve": solve, "linalg_inv": inverse, "linalg_norm": norm, "linalg_vector_norm": norm,
+    "linalg_solve": solve, "linalg_inv": inverse, "linalg_norm": matrix_or_vector_norm, "linalg_vector_norm": vector_norm,
     "maximum": _chosen_rule("max"), "minimum": _chosen_rule("min"), "expand_as": expand_like, "view_as": view_like,
     "reshape_as": view_like, "type_as": to_type, "special_softmax": softmax, "special_logsumexp": logsumexp,
     "rsub": lambda second, first, **kwargs: sub(first, second, **kwargs),

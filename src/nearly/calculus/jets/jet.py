@@ -31,6 +31,13 @@ def _operator(name: str, swapped: bool = False) -> Callable[..., Any]:
     return operate
 
 
+def _in_place(name: str) -> Callable[[Jet, Any], Jet]:
+    def operate(jet: Jet, other: Any) -> Jet:
+        return jet.become(_apply(name, jet, other))
+
+    return operate
+
+
 class Jet:
     r"""A tensor along curves: its value and the Taylor coefficients of $t \mapsto x_0 + t x_1 + \dots + t^K x_K$.
 
@@ -42,7 +49,8 @@ class Jet:
     The transform takes the composition of functions to the composition of transforms, also in languages with closures and variants
     (Huot, Staton, Vakar 2022, "Higher Order Automatic Differentiation of Higher Order Functions", arXiv:2101.06757); rules are as
     in Griewank and Walther 2008, "Evaluating Derivatives", chapter 13. Departures: (1) one real variable t, many curves at once;
-    (2) at a kink the derivative is torch's, beyond the first it is zero.
+    (2) at a kink the derivative is torch's, beyond the first it is zero; (3) what works in place changes the jet it is given, not
+    those of which it was a view; (4) of a `torch.autograd.Function` the forward pass is followed, its backward pass is not asked.
 
     Made by `line` and `curve`.
 
@@ -134,10 +142,26 @@ class Jet:
     __truediv__, __rtruediv__ = _operator("truediv"), _operator("truediv", swapped=True)
     __pow__, __rpow__ = _operator("pow"), _operator("pow", swapped=True)
     __matmul__, __rmatmul__ = _operator("matmul"), _operator("matmul", swapped=True)
+    __iadd__, __isub__, __imul__ = _in_place("add"), _in_place("sub"), _in_place("mul")
+    __itruediv__, __ipow__ = _in_place("truediv"), _in_place("pow")
     __neg__, __abs__, __getitem__ = _operator("neg"), _operator("abs"), _operator("getitem")
     __lt__, __le__, __gt__, __ge__ = _operator("lt"), _operator("le"), _operator("gt"), _operator("ge")
     __eq__, __ne__ = _operator("eq"), _operator("ne")
     __hash__ = object.__hash__
+
+    def become(self, other: Jet) -> Jet:
+        """Take the coefficients of a jet of the same shape: what functions that work in place do.
+
+        Raises:
+            BadInput: for another shape.
+        """
+        if other.shape != self.shape:
+            raise BadInput("function", f"one that keeps the shape {tuple(self.shape)} in place", tuple(other.shape))
+        self._parts, self._stack = other._parts, other._stack
+        return self
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -189,7 +213,7 @@ def line(
         >>> (x ** 3).derivative(2).tolist()
         [12.0, 108.0]
     """
-    x = as_floating("point", torch.as_tensor(point)[None], complex_too=True)
+    x = _as_point(point)
     v = as_floating("directions", directions, least_dimensions=1, complex_too=True)
     require_int("order", order, least=1)
     if v.dtype != x.dtype:
@@ -224,13 +248,19 @@ def curve(point: Num[Tensor, "*shape"], coefficients: Num[Tensor, "order directi
         >>> torch.exp(x).coefficient(2).tolist()  # exp(t + t^2 / 2) = 1 + t + t^2 + ...
         [1.0]
     """
-    x = as_floating("point", torch.as_tensor(point)[None], complex_too=True)
+    x = _as_point(point)
     c = as_floating("coefficients", coefficients, least_dimensions=2, complex_too=True)
     if c.dtype != x.dtype:
         raise BadInput("coefficients", f"of dtype {x.dtype}, as the point", describe(c))
     if c.shape[2:] != x.shape[1:]:
         raise BadInput("coefficients", f"of shape (order, directions, *{tuple(x.shape[1:])})", describe(c))
     return Jet(Frame(len(c), c.shape[1]), [x, *c.unbind()])
+
+
+def _as_point(point: Any) -> Tensor:
+    if isinstance(point, Jet):
+        raise BadInput("point", "a tensor, as jets are not nested", "a jet", "Take one jet of higher order.")
+    return as_floating("point", torch.as_tensor(point)[None], complex_too=True)
 
 
 def _require_shape(name: str, given: Tensor, point: Tensor) -> None:

@@ -73,8 +73,9 @@ def _fused(
     counts = [torch.tensor(float(number), device=updates[0].device)] * len(updates)
     first, second = betas
     given: tuple[list[Tensor], ...] = (moved, updates, mean, square)
-    odd = [i for i, four in enumerate(zip(*given, strict=True)) if not _lie_alike(four)]
-    if odd:
+    odd = []
+    if not all(all(map(torch.Tensor.is_contiguous, part)) for part in given):
+        odd = [i for i, four in enumerate(zip(*given, strict=True)) if not _lie_alike(four)]
         given = tuple([one.contiguous() if i in odd else one for i, one in enumerate(part)] for part in given)
     torch._fused_adamw_(
         given[0], given[1], given[2], given[3], [], counts,
@@ -87,8 +88,6 @@ def _fused(
 
 def _lie_alike(tensors: Sequence[Tensor]) -> bool:
     """Whether their entries lie in memory in one order and without gaps: the kernel goes by places in memory."""
-    if all(map(torch.Tensor.is_contiguous, tensors)):
-        return True
     first = tensors[0]
     extent = 1 + sum((side - 1) * stride for side, stride in zip(first.shape, first.stride(), strict=True))
     return extent == first.numel() and all(other.stride() == first.stride() for other in tensors)
