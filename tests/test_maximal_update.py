@@ -326,3 +326,20 @@ def test_attention_scale():
     assert attention_scale(64, 16) == pytest.approx(attention_scale(16, 16) / 4)
     with pytest.raises(BadInput, match="base_head_width"):
         attention_scale(4, 0)
+
+
+def test_padding_rows_stay_zero():
+    model, base = (nn.Sequential(nn.Embedding(7, n, padding_idx=3), nn.Linear(n, n)) for n in (32, 16))
+    maximal_update(model, base, family="adam", lr=1.0)
+    assert torch.equal(model[0].weight.abs().amax(dim=1) == 0, torch.arange(7) == 3)
+
+
+def test_weights_shared_with_a_residual_branch_have_its_depth():
+    class Shared(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.first = nn.Linear(n, n)
+            self.block = Residual(self.first, 4)
+
+    rows = maximal_update(Shared(32), Shared(16), family="adam", lr=1.0).rows
+    assert [row.rate for row in rows] == [0.25, 0.5]

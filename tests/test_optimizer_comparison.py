@@ -102,6 +102,49 @@ def test_an_interruption_keeps_what_was_done():
     assert stop.value.comparison.names() == ["a"]
 
 
+def test_an_interruption_keeps_the_seeds_that_were_done():
+    def make_data(seed):
+        if seed == 2:
+            raise KeyboardInterrupt
+        return POINTS.split(16)
+
+    with pytest.raises(OptimizersInterrupted, match="2 trainings") as stop:
+        compare(linear(make_data=make_data), ["AdamW"], steps=4, seeds=4)
+    assert [one.seed for one in stop.value.comparison.trained] == [0, 1]
+
+
+def test_an_optimizer_whose_factorization_fails_is_listed_last():
+    class Fails(torch.optim.SGD):
+        def step(self, closure=None):
+            torch.linalg.cholesky(-torch.eye(2))
+
+    found = compare(linear(), {"bad": Fails, "good": AdamW}, steps=4, seeds=1)
+    assert found.names() == ["good", "bad"]
+    assert "cholesky" in found.frame()[1]["failure"]
+
+
+def test_dropout_is_the_seeds_and_validation_leaves_it_on():
+    modes = []
+
+    def loss(model, batch):
+        modes.append(model.training)
+        return model(batch).square().mean()
+
+    def net(seed):
+        return nn.Sequential(nn.Linear(3, 8), nn.Dropout(), nn.Linear(8, 1))
+
+    def validate(model):
+        return model.eval()(POINTS).square().mean()
+
+    before = torch.get_rng_state()
+    training = linear(make_model=net, loss=loss, validate=validate)
+    found = compare(training, {"a": AdamW, "b": AdamW}, steps=4, seeds=1)
+    first, second = found.trained
+    assert [point.loss for point in first.curve] == [point.loss for point in second.curve]
+    assert all(modes)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_state_and_peak_are_measured():
     found = compare(linear(), ["AdamW", "torch.AdamW"], steps=2, seeds=1)
     for row in found.frame():

@@ -60,6 +60,13 @@ def test_coordinate_check_measures_changes():
         given = {"widths": [16, 32], "loss": nn.functional.mse_loss, **options}
         with pytest.raises(BadInput, match=message):
             coordinate_check(make, make_optimizer=optimizer, batch=(x, y), **given)
+    kept = mlp(4)
+    for layers in (["0"], ["0", "9"]):  # a loss that is not finite, and no such layer
+        with pytest.raises(BadInput):
+            coordinate_check(
+                lambda n, seed: kept, [2, 4], optimizer, (x, y), loss=lambda o, y: o.sum() * math.inf, layers=layers
+            )
+    assert not any(module._forward_hooks for module in kept.modules())
 
 
 def test_plot_names_the_missing_extra(monkeypatch):

@@ -160,3 +160,16 @@ def test_rates_follow_the_table():
             unit_groups(model, **options)
     with pytest.raises(BadInput, match="sizes"):
         UnitLinear(0, 4, seed=0)
+
+
+def test_shared_weights_have_one_rate():
+    draw = torch.Generator().manual_seed(0)
+    first, second = UnitLinear(4, 4, seed=draw), UnitLinear(4, 4, seed=draw)
+    second.weight = first.weight
+    assert [group["lr"] for group in unit_groups(nn.Sequential(first, second), lr=1.0)] == [0.5]
+    stream = nn.Sequential(*(UnitResidual(first, i, 4) for i in range(4)))
+    assert [group["lr"] for group in unit_groups(stream, lr=1.0)] == [0.25]
+    readout = UnitReadout(4, 4, seed=draw)
+    readout.weight = first.weight
+    with pytest.raises(BadInput, match="share"):
+        unit_groups(nn.Sequential(first, readout), lr=1.0)

@@ -122,8 +122,9 @@ class DifferentialOperator:
         generator = generator_from(seed)
         value, variance = torch.zeros(()), torch.zeros(())
         for order, (directions, weights) in self.lines(x).items():
-            if order == 0:
-                value = value.to(x) + weights[0] * function(x)
+            if order == 0 or not len(weights):
+                part = weights.sum() * function(x)
+                value, variance = value.to(x) + part, variance.to(x) + torch.zeros_like(part)
                 continue
             share = weights.abs().double().cpu()
             drawn = torch.multinomial(share, samples, replacement=True, generator=generator).to(x.device)
@@ -234,11 +235,17 @@ def _mean(each: Tensor) -> Estimated:
 
 
 def _top(function: Function, x: Tensor, directions: Tensor, order: int, weights: Tensor | None = None) -> Tensor:
-    """Derivatives of an order along directions (one per row), or their weighted sum (one row)."""
+    """Derivatives of an order along directions (one per row), or their weighted sum (one row).
+
+    Raises:
+        BadInput: for a function whose value is no tensor.
+    """
     spread = directions.reshape(len(directions), *[1] * (x.ndim - 1), x.shape[-1])
     image: Any = function(line(x, spread, order=order, weights=weights))  # type: ignore[arg-type]
     rows = len(directions) if weights is None else 1
-    if not isinstance(image, Jet):
+    if not isinstance(image, Jet | Tensor):
+        raise BadInput("function", "one that returns one tensor", type(image).__name__)
+    if isinstance(image, Tensor):
         return torch.zeros_like(image).expand(rows, *image.shape)
     return image.derivative(order)
 

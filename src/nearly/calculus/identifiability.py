@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nearly.calculus._evaluations import require_twice
 from nearly.core.errors import BadInput
 from nearly.core.validate import as_floating, describe, require_float
 from nearly.linalg.scaling import binary_scale
@@ -58,7 +59,7 @@ def sensitivities(
         The derivatives, parameters last.
 
     Raises:
-        BadInput: for parameters that are not finite, and a model whose outputs do not depend on them.
+        BadInput: for parameters that are not finite, and a model whose outputs do not depend on them or are differentiable once.
 
     Example:
         >>> sensitivities(lambda p: torch.stack([p[0] * p[1], p[1]]), torch.tensor([2.0, 3.0])).tolist()
@@ -69,9 +70,10 @@ def sensitivities(
         outputs: Any = model(given)
         if not isinstance(outputs, Tensor) or not outputs.requires_grad:
             raise BadInput("model", "one whose outputs depend on the parameters", describe(outputs))
+        require_twice("model", [outputs])
         dual = torch.zeros_like(outputs, requires_grad=True)
         (back,) = torch.autograd.grad(outputs, given, dual, create_graph=True)
-    columns = [torch.autograd.grad(part, dual, retain_graph=True)[0] for part in back]
+        columns = [torch.autograd.grad(part, dual, retain_graph=True)[0] for part in back]
     found = torch.stack(columns, dim=-1)
     return found * given.detach() if logarithmic else found
 

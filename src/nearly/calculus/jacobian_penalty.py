@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nearly.calculus._evaluations import same_draws
 from nearly.core.errors import BadInput
 from nearly.core.validate import as_floating, describe, generator_from, require_float, require_int
 
@@ -59,7 +60,8 @@ def jacobian_frobenius_estimate(
     Source: Scarvelis and Solomon 2024, Nuclear norm regularization for deep learning, arXiv 2405.14544.
 
     Args:
-        function: f, as for `jacobian_frobenius`.
+        function: f, as for `jacobian_frobenius`; what it draws from torch's global state (dropout) is given by the seed too, and
+            the same in all evaluations.
         points: x.
         sigma: size of the noise.
         samples: of noise, for every point.
@@ -78,9 +80,16 @@ def jacobian_frobenius_estimate(
     """
     points = as_floating("points", points, least_dimensions=1)
     sigma, samples = require_float("sigma", sigma, above=0.0), require_int("samples", samples, least=1)
-    noise = torch.randn(samples, *points.shape, dtype=torch.float64, generator=generator_from(seed)).to(points)
-    value = _checked(function(points), points)
-    moved = torch.stack([function(points + sigma * one) for one in noise])
+    generator = generator_from(seed)
+    noise = torch.randn(samples, *points.shape, dtype=torch.float64, generator=generator).to(points)
+    draw = int(torch.randint(2**62, (), generator=generator))
+
+    def at(places: Tensor) -> Tensor:
+        with same_draws(draw):  # or differences would be those of the draws
+            return _checked(function(places), points)
+
+    value = at(points)
+    moved = torch.stack([at(points + sigma * one) for one in noise])
     return ((moved - value) / sigma).square().sum(dim=-1).mean(dim=0)
 
 
@@ -133,6 +142,7 @@ def jacobian_nuclear_penalty(
 
 
 def _checked(values: Tensor, points: Tensor) -> Tensor:
-    if not isinstance(values, Tensor) or values.ndim != points.ndim or values.shape[:-1] != points.shape[:-1]:
-        raise BadInput("function", f"one that gives shape {(*points.shape[:-1], 'm')}", describe(values))
+    fits = isinstance(values, Tensor) and values.ndim == points.ndim and values.shape[:-1] == points.shape[:-1]
+    if not fits or values.is_complex():
+        raise BadInput("function", f"one that gives real shape {(*points.shape[:-1], 'm')}", describe(values))
     return values

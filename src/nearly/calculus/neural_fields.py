@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from nearly.core.validate import as_floating, generator_from, require_float, require_int
+from nearly.core.errors import BadInput
+from nearly.core.validate import as_floating, describe, generator_from, require_float, require_int
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -108,7 +109,7 @@ def refinement_loss(
     Args:
         field: maps points (n, d) to values; trained on this loss its automatic derivatives become accurate.
         points: where.
-        value: u, of the field before fine-tuning.
+        value: u, of the field before fine-tuning; shape (n,) or (n, 1).
         gradient: g, of `fit_locally` on the field before fine-tuning.
         weight: w, in squared units of length.
 
@@ -116,7 +117,7 @@ def refinement_loss(
         The loss.
 
     Raises:
-        BadInput: for a weight that is not positive.
+        BadInput: for a weight that is not positive, and values and gradients of other shapes.
 
     Example:
         >>> x = torch.tensor([[1.0, 2.0]])
@@ -125,6 +126,11 @@ def refinement_loss(
     """
     require_float("weight", weight, above=0)
     x = as_floating("points", points, dimensions=2).detach().clone().requires_grad_()
-    found = field(x).reshape(len(x))
-    (slope,) = torch.autograd.grad(found.sum(), x, create_graph=True)
+    for name, given, width in (("value", value, 1), ("gradient", gradient, x.shape[1])):
+        if given.shape != (len(x), width) and (width > 1 or given.shape != x.shape[:1]):
+            raise BadInput(name, f"of shape ({len(x)}, {width})", describe(given))
+    value, gradient = value.reshape(len(x)), gradient.reshape(x.shape)
+    with torch.enable_grad():
+        found = field(x).reshape(len(x))
+        (slope,) = torch.autograd.grad(found.sum(), x, create_graph=True)
     return (found - value).square().mean() + weight * (slope - gradient).square().sum(-1).mean()

@@ -141,6 +141,7 @@ class OptimizersInterrupted(Interrupted):
     def __init__(self, comparison: OptimizerComparison) -> None:
         self.comparison = comparison
         super().__init__(None)
+        self.args = (f"interrupted; the {len(comparison.trained)} trainings that were done are kept in .comparison.",)
 
 
 def compare(
@@ -198,7 +199,8 @@ def compare(
             if progress is not None:
                 progress("optimizers", place, len(factories))
             rate = best_rate(training, name, factory, budget, unit)
-            done += [train(training, name, factory, rate, seed, budget, unit, peak=seed == 0) for seed in range(seeds)]
+            for seed in range(seeds):
+                done.append(train(training, name, factory, rate, seed, budget, unit, peak=seed == 0))
     except KeyboardInterrupt:
         raise OptimizersInterrupted(OptimizerComparison(unit, budget, tuple(done), count)) from None
     return OptimizerComparison(unit, budget, tuple(done), count)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearly.core.errors import BadInput
+from nearly.core.errors import BadInput, FactorizationFailed, NotConverged
 from nearly.core.validate import describe
 from nearly.optim.memory import held_bytes, peak_bytes
 from nearly.optim.step import OF_CLOSURES
@@ -68,7 +68,7 @@ class Training:
     Attributes:
         make_model: from a seed to a module.
         make_data: from a seed to batches; where they end, they begin anew.
-        loss: of a module on a batch, to be minimized.
+        loss: of a module on a batch, to be minimized; what it draws from torch's global state, as dropout does, is the seed's.
         validate: what counts, of a module; the mean loss of the last batches by default.
     """
 
@@ -166,31 +166,36 @@ def train(
         if training.validate is None:
             value = statistics.fmean(recent) if recent else curve[-1].loss
         else:
+            modes = {module: module.training for module in model.modules()}
             with torch.no_grad():
                 value = float(training.validate(model))
+            for module, mode in modes.items():  # which `model.eval()` would leave behind
+                module.training = mode
         curve.append(Point(count, spent, value if math.isfinite(value) else math.inf))
         recent = []
 
     points = POINTS if unit == "seconds" else min(POINTS, int(budget))
     marks = [budget * (i + 1) / points for i in range(points)]
-    try:
-        for mark in marks:
-            while (count if unit == "steps" else spent) < mark:
-                start = time.perf_counter()
-                advance()
-                spent, count = spent + time.perf_counter() - start, count + 1
-            note()
-            if not math.isfinite(curve[-1].loss):
-                failure = "the loss is not finite"
-                break
-        if peak and not failure:
-            used = peak_bytes(advance)
-    except BadInput as error:
-        if not error.argument.startswith(("gradient", "loss")):
-            raise
-        failure = str(error)
-        curve.append(Point(count, spent, math.inf))
-    finally:
-        if hasattr(optimizer, "close"):
-            optimizer.close()
+    with torch.random.fork_rng():
+        torch.manual_seed(-1 - seed)  # of dropout, say: another stream than that of the model's weights
+        try:
+            for mark in marks:
+                while (count if unit == "steps" else spent) < mark:
+                    start = time.perf_counter()
+                    advance()
+                    spent, count = spent + time.perf_counter() - start, count + 1
+                note()
+                if not math.isfinite(curve[-1].loss):
+                    failure = "the loss is not finite"
+                    break
+            if peak and not failure:
+                used = peak_bytes(advance)
+        except (BadInput, FactorizationFailed, NotConverged, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+            if isinstance(error, BadInput) and not error.argument.startswith(("gradient", "loss")):
+                raise
+            failure = str(error)
+            curve.append(Point(count, spent, math.inf))
+        finally:
+            if hasattr(optimizer, "close"):
+                optimizer.close()
     return Trained(name, seed, rate, tuple(curve), held_bytes(optimizer), used, failure)

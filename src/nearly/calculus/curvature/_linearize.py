@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nearly.calculus._evaluations import same_draws
 from nearly.core.errors import BadInput
 from nearly.core.validate import describe
-from nearly.linalg.operator import Operator
+from nearly.linalg.operator import Operator, on_parts
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -53,11 +54,11 @@ class Summed:
         keep_graph: bool,
     ) -> None:
         self.maps, self.parameters, self.batches, self.weights = maps, parameters, batches, weights
-        self.kept: list[Columns] | None = [self._record(batch) for batch in batches] if keep_graph else None
+        self.kept: list[Columns] | None = list(map(self._record, range(len(batches)))) if keep_graph else None
 
-    def _record(self, batch: tuple[Any, ...]) -> Columns:
-        with torch.enable_grad():
-            return self.maps(*batch)
+    def _record(self, place: int) -> Columns:
+        with torch.enable_grad(), same_draws(place):  # all products are of one matrix, whatever the maps draw
+            return self.maps(*self.batches[place])
 
     def __call__(self, vectors: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
         size = sum(one.numel() for one in self.parameters)
@@ -65,13 +66,22 @@ class Summed:
             raise BadInput("vectors", f"of shape ({size},) or ({size}, k)", describe(vectors))
         if vectors.numel() == 0:
             return vectors.clone()
-        columns = vectors.reshape(size, -1).to(self.parameters[0])
+        return like_vectors(on_parts(self._product)(vectors.reshape(size, -1)), vectors)
+
+    def _product(self, vectors: Tensor) -> Tensor:
+        columns = vectors.to(self.parameters[0])
         parts = unflatten(columns, self.parameters)
         total = torch.zeros_like(columns)
         for i, weight in enumerate(self.weights):
-            product = self._record(self.batches[i]) if self.kept is None else self.kept[i]
+            product = self._record(i) if self.kept is None else self.kept[i]
             total.add_(flatten(product(parts)), alpha=weight)
-        return total.reshape(vectors.shape).to(vectors)
+        return total
+
+
+def like_vectors(product: Tensor, vectors: Tensor) -> Tensor:
+    """A product in the shape, the precision and on the device of the vectors; integers have no precision of their own."""
+    found = product.reshape(vectors.shape).to(vectors.device)
+    return found.to(vectors.dtype) if vectors.is_floating_point() or vectors.is_complex() else found
 
 
 def flatten(parts: Sequence[Float[Tensor, k * shape]]) -> Float[Tensor, "d k"]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nearly.calculus.curvature._linearize import like_vectors
 from nearly.core.errors import BadInput, FactorizationFailed
 from nearly.core.validate import as_floating, describe, require_float, require_int
+from nearly.linalg.operator import on_parts
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -133,12 +135,15 @@ class InverseFisher:
         """
         if vectors.ndim not in (1, 2) or len(vectors) != self.shape[0]:
             raise BadInput("vectors", f"of shape ({self.shape[0]},) or ({self.shape[0]}, k)", describe(vectors))
-        columns = vectors.reshape(len(vectors), -1).to(self._gradients)
+        return like_vectors(on_parts(self._product)(vectors.reshape(len(vectors), -1)), vectors)
+
+    def _product(self, vectors: Tensor) -> Tensor:
+        columns = vectors.to(self._gradients)
         if self._count:
             held = self._gradients[: self._count]
             weights = torch.cholesky_solve((held @ columns).double(), self._cholesky()).to(self.dtype)
             columns = torch.addmm(columns, held.T, weights, alpha=-1)
-        return (columns / self.damping).reshape(vectors.shape).to(vectors)
+        return columns / self.damping
 
     def diagonal(self) -> Float[Tensor, " d"]:
         """The diagonal of the inverse.

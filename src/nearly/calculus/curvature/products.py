@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nearly.calculus._evaluations import require_twice
 from nearly.calculus.curvature._linearize import (
     Columns,
     batch_weights,
@@ -45,7 +46,8 @@ def hessian(
     measured faster here than forward over reverse.
 
     Args:
-        loss: called with a mini-batch's tensors, gives a scalar that depends on the parameters.
+        loss: called with a mini-batch's tensors, gives a scalar that depends on the parameters. What it draws from torch's global
+            state (dropout) is the same in all products, and that state is put back.
         parameters: tensors that require gradients, such as `module.parameters()`.
         batches: tuples of arguments of the loss, one per mini-batch; by default it has none.
         reduction: "mean", where the loss is a mean over rows, so that mini-batches count by theirs; or "sum".
@@ -56,7 +58,8 @@ def hessian(
         A symmetric operator, in the parameters' dtype and on their device.
 
     Raises:
-        BadInput: for arguments that are not as above; of a product, for vectors of another length.
+        BadInput: for arguments that are not as above; of a product, for vectors of another length, and a loss made of a function
+            that is differentiable once.
 
     Example:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -69,6 +72,7 @@ def hessian(
         value = _scalar("loss", loss(*batch))
         if not value.requires_grad:
             raise BadInput("loss", "one that depends on the parameters", describe(value))
+        require_twice("loss", [value])
         flags: dict[str, Any] = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
         slopes = torch.autograd.grad(value, tensors, **flags)
         return lambda parts: pull(slopes, tensors, parts)
@@ -93,7 +97,7 @@ def gauss_newton(
     doi:10.1162/08997660260028683; J v by two reverse modes, `d/du (J'u . v)`.
 
     Args:
-        model: gives outputs for a mini-batch's first entry.
+        model: gives outputs for a mini-batch's first entry; draws as the loss of `hessian` does.
         loss: called with outputs and the rest of the mini-batch, gives a scalar.
         parameters: as for `hessian`.
         batches: tuples (inputs, *targets).
@@ -117,6 +121,7 @@ def gauss_newton(
         value = _scalar("loss", loss(outputs, *targets))
         if not value.requires_grad:
             raise BadInput("loss", "one that depends on the outputs", describe(value))
+        require_twice("loss", [value])
         (slope,) = torch.autograd.grad(value, outputs, create_graph=True)
         return lambda directions: pull([slope], [outputs], [directions])[0]
 
@@ -147,7 +152,7 @@ def fisher(
     Hennig 2019, Limitations of the empirical Fisher approximation, arXiv 1905.12558.
 
     Args:
-        model: gives outputs of shape (rows, outputs) for a mini-batch's first entry.
+        model: gives outputs of shape (rows, outputs) for a mini-batch's first entry; draws as the loss of `hessian` does.
         parameters: as for `hessian`.
         batches: tuples (inputs,) or (inputs, targets); targets are classes, or values like the outputs.
         likelihood: "categorical" or "gaussian".
@@ -234,6 +239,7 @@ def _between(
         outputs = model(inputs)
         if not isinstance(outputs, Tensor) or not outputs.requires_grad:
             raise BadInput("model", "one whose outputs depend on the parameters", describe(outputs))
+        require_twice("model", [outputs])
         inner = curve(outputs.detach().requires_grad_(), *rest)
         dual = torch.zeros_like(outputs, requires_grad=True)
         flags: dict[str, Any] = {"create_graph": True, "allow_unused": True, "materialize_grads": True}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nearly.calculus._evaluations import Pure
 from nearly.core.errors import BadInput
 from nearly.core.validate import as_floating, describe
 from nearly.linalg.derivatives import first_only
@@ -51,6 +52,7 @@ def checked_problem(
     given = parameters if isinstance(parameters, tuple | list) else (parameters,)
     tensors = tuple(as_floating("parameters", one) for one in given)
     asked = initial.shape[:-1] if scalar else initial.shape
+    function = Pure("function", function)
 
     def checked(point: Tensor, *values: Tensor) -> Tensor:
         found = function(point, *values)

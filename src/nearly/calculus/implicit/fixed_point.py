@@ -81,7 +81,7 @@ def fixed_point(
         The fixed points, of the shape of `initial`; of what has not converged, the best.
 
     Raises:
-        BadInput: for arguments that are not as above.
+        BadInput: for arguments that are not as above, and a function that works in place.
         NotConverged: where the tolerance is not reached; it carries the solution.
 
     Example:

@@ -73,7 +73,7 @@ def roots(
         The roots, of the shape of `initial`.
 
     Raises:
-        BadInput: for arguments that are not as above.
+        BadInput: for arguments that are not as above, and a function that works in place.
         NotConverged: where the tolerance is not reached; it carries the solution.
 
     Example:

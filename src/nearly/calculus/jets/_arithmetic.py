@@ -32,7 +32,8 @@ def _lift(frame: Frame, value: Any, like: Jet | None = None) -> Jet:
     """A constant as a jet."""
     if isinstance(value, Jet):
         return value
-    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=None if like is None else like.dtype)
+    dtype = None if like is None else like.dtype.to_complex() if isinstance(value, complex) else like.dtype
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=dtype)
     if like is not None and tensor.device != like.device and tensor.ndim == 0:
         tensor = tensor.to(like.device)
     return Jet(frame, [tensor[None]])
@@ -267,11 +268,11 @@ def multilinear_rule(name: str) -> Callable[..., Jet]:
     return rule
 
 
-_matmul, _bilinear = multilinear_rule("matmul"), multilinear_rule("bilinear")
+_matmul, _einsum = multilinear_rule("matmul"), multilinear_rule("einsum")
 
 
 def bilinear(first: Any, second: Any, weight: Any, bias: Any = None) -> Jet:
-    out = _bilinear(first, second, weight)
+    out = _einsum("...i,oij,...j->...o", first, weight, second)
     return out if bias is None else add(out, bias)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nearly.calculus._evaluations import Pure
 from nearly.core.errors import BadInput
 from nearly.core.validate import as_floating, describe
 
@@ -25,19 +26,19 @@ class CountedField:
         like: a state.
 
     Raises:
-        BadInput: where it is no function, or its value is no tensor of the state's shape and dtype.
+        BadInput: where it is no function, works in place, or its value is no tensor of the state's shape and dtype.
     """
 
     def __init__(self, field: Field, like: Tensor) -> None:
         if not callable(field):
             raise BadInput("field", "a function of time and state", describe(field))
-        self.field, self.like, self.count = field, like, 0
+        self.field, self.like, self.count = Pure("field", field, 1), like, 0
 
     def __call__(self, time: float, state: Tensor) -> Tensor:
         """The derivative, with the time as a tensor of no dimensions.
 
         Raises:
-            BadInput: where it is no tensor of the state's shape and dtype.
+            BadInput: where it is no tensor of the state's shape and dtype, or the field works in place.
         """
         self.count += 1
         value = self.field(self.clock(time), state)

@@ -98,7 +98,7 @@ def deferred_correction(
         A `Corrected`; `iterations` counts Newton's, over all sweeps.
 
     Raises:
-        BadInput: for arguments that are not as above, and a field whose value is not like its state.
+        BadInput: for arguments that are not as above, and a field that works in place or whose value is not like its state.
         NotConverged: where Newton's method did not reach the tolerance.
 
     Example:

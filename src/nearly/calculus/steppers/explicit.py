@@ -118,7 +118,7 @@ def integrate(
         A `Trajectory`; `residual` is the largest accepted local error, infinite where the last time is not reached.
 
     Raises:
-        BadInput: for arguments that are not as above, and a field whose value is not like its state.
+        BadInput: for arguments that are not as above, and a field that works in place or whose value is not like its state.
         NotConverged: where steps ran out, the field is not finite, or the solution blows up; it carries the part reached.
 
     Example:

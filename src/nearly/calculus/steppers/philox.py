@@ -41,8 +41,8 @@ def philox(
         >>> [f"{int(word):08x}" for word in philox((zero,) * 4, (zero,) * 2)]
         ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
     """
-    a, b, c, d = counter
-    left, right = key
+    # Products of words take 64 bits.
+    a, b, c, d, left, right = (word.long() if isinstance(word, Tensor) else word for word in (*counter, *key))
     for turn in range(ROUNDS):
         if turn:
             left, right = (left + WEYL[0]) & WORD, (right + WEYL[1]) & WORD
@@ -70,6 +70,7 @@ def counted_normals(
         >>> round(float(one.var()), 2), abs(round(float((one * other).mean()), 2))
         (1.0, 0.0)
     """
+    seed, place = seed.long(), place.long()
     zero = torch.zeros_like(place)
     words = philox((place & WORD, (place >> 32) & WORD, part, zero), (seed & WORD, (seed >> 32) & WORD))
     first, second = ((words[i] << 21) + (words[i + 1] >> 11) for i in (0, 2))  # 53 bits each

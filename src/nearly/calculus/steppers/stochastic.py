@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from nearly.calculus._evaluations import Pure
 from nearly.calculus.steppers._entry import as_state, error_scale, scaled_error
 from nearly.calculus.steppers.brownian import BrownianTree, Increment
 from nearly.core.errors import BadInput
@@ -119,7 +120,7 @@ def integrate_sde(
         `SdePaths`; `iterations` counts accepted steps, each of which takes three of `step`.
 
     Raises:
-        BadInput: for arguments that are not as above, and a step whose value is not like its state.
+        BadInput: for arguments that are not as above, and a step that works in place or whose value is not like its state.
         NotConverged: where steps ran out, or no step of the tree is short enough.
 
     Example:
@@ -132,6 +133,7 @@ def integrate_sde(
     initial = as_state("initial", initial).detach()
     if not callable(step):
         raise BadInput("step", "a function of states, lengths and increments", describe(step))
+    step = Pure("step", step)
     if not isinstance(path, BrownianTree):
         raise BadInput("path", "a BrownianTree", describe(path))
     seeds = torch.as_tensor(path.seed, device=initial.device)

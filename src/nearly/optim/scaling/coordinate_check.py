@@ -133,9 +133,11 @@ def coordinate_check(
         for seed in range(seeds):
             model = make_model(width, seed)
             watched = _Watch(model, layers)
-            squares = squares + _train(model, make_optimizer(model, seed), batch, loss, steps, watched)
-            for hook in watched.hooks:
-                hook.remove()
+            try:
+                squares = squares + _train(model, make_optimizer(model, seed), batch, loss, steps, watched)
+            finally:
+                for hook in watched.hooks:
+                    hook.remove()
             names = names or tuple(watched.outputs)
         changes.append((torch.as_tensor(squares) / seeds).sqrt())
     return CoordinateCheck(widths, names, torch.stack(changes))
@@ -150,9 +152,10 @@ class _Watch:
             layers = [name for name, module in modules.items() if not any(True for _ in module.children())]
         self.outputs: dict[str, Tensor] = {}
         self.layers, self.hooks = layers, []
+        unknown = [name for name in layers if name not in modules]
+        if unknown:
+            raise BadInput("layers", "names of the model's modules", repr(unknown[0]))
         for name in layers:
-            if name not in modules:
-                raise BadInput("layers", "names of the model's modules", repr(name))
             self.hooks.append(modules[name].register_forward_hook(self._keep(name)))
 
     def _keep(self, name: str) -> Callable[[nn.Module, Any, Any], None]:

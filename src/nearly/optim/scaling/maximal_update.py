@@ -197,7 +197,7 @@ def maximal_update(
     settings: list[tuple[dict[str, Any], Tensor]] = []
     for name, parameter in model.named_parameters():
         widths = fan_ratios(name, parameter, shapes[name], readings[name])
-        ratios = (*widths, depths.get(name, base_depth) / base_depth)
+        ratios = (*widths, depths.get(parameter, base_depth) / base_depth)
         chosen = family if isinstance(family, str) else family(name, parameter)
         if chosen not in RULES:
             raise BadInput("family", "one of " + ", ".join(RULES), repr(chosen))
@@ -218,6 +218,9 @@ def maximal_update(
     for row, (_, drawn) in zip(rows, settings, strict=True):  # nothing has changed before all is checked
         if row.std is not None:
             _draw(drawn, row.std, generator)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None:
+            module.weight.detach()[module.padding_idx] = 0  # where no gradient would ever move it
     return MaximalUpdate(_merged(settings), rows)
 
 
@@ -246,13 +249,9 @@ def attention_scale(head_width: int, base_head_width: int) -> float:
     return math.sqrt(require_int("base_head_width", base_head_width, least=1)) / head_width
 
 
-def _depths(model: nn.Module) -> dict[str, int]:
-    blocks = ((prefix, block) for prefix, block in model.named_modules() if isinstance(block, Residual))
-    return {
-        f"{prefix}.{name}" if prefix else name: block.depth
-        for prefix, block in blocks
-        for name, _ in block.named_parameters()
-    }
+def _depths(model: nn.Module) -> dict[Tensor, int]:
+    blocks = (block for block in model.modules() if isinstance(block, Residual))
+    return {parameter: block.depth for block in blocks for parameter in block.parameters()}
 
 
 def _deviation(name: str, parameter: Tensor, reading: Reading, ratios: Powers, gain: float) -> float | None:

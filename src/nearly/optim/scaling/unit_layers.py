@@ -153,7 +153,7 @@ def unit_groups(model: nn.Module, *, lr: float, weight_decay: float = 0.0) -> li
         One group per rate.
 
     Raises:
-        BadInput: for numbers out of range.
+        BadInput: for numbers out of range, and weights shared by layers that ask for different rates.
 
     Example:
         >>> draw = torch.Generator().manual_seed(0)
@@ -164,13 +164,22 @@ def unit_groups(model: nn.Module, *, lr: float, weight_decay: float = 0.0) -> li
     require_float("lr", lr, above=0)
     if not 0 <= weight_decay < 1:
         raise BadInput("weight_decay", "in [0, 1)", describe(weight_decay))
-    rates = dict.fromkeys(model.parameters(), lr)
-    for module in model.modules():
-        if isinstance(module, UnitLinear | UnitEmbedding):
-            rates[module.weight] /= math.sqrt(module.weight.shape[1])
-        elif isinstance(module, UnitResidual):
-            for parameter in module.parameters():
-                rates[parameter] /= math.sqrt(module.branches)
+    rates: dict[Tensor, float] = {}
+
+    def read(module: nn.Module, rate: float) -> None:
+        rate = rate / math.sqrt(module.branches) if isinstance(module, UnitResidual) else rate
+        divided = isinstance(module, UnitLinear | UnitEmbedding)
+        for name, parameter in module.named_parameters(recurse=False):
+            own = rate / math.sqrt(parameter.shape[1]) if divided and name == "weight" else rate
+            if not math.isclose(rates.setdefault(parameter, own), own):
+                requirement = "of layers that share weights only where their rates are the same"
+                raise BadInput(
+                    "model", requirement, f"rates {rates[parameter]:.3g} and {own:.3g} of one {describe(parameter)}"
+                )
+        for child in module.children():
+            read(child, rate)
+
+    read(model, float(lr))
     groups: dict[float, list[Tensor]] = {}
     for parameter, rate in rates.items():
         groups.setdefault(rate, []).append(parameter)
