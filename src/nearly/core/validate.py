@@ -100,6 +100,8 @@ def as_floating(
             tensor = torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadInput(name, "numeric", describe(value)) from error
+    if tensor.layout != torch.strided:
+        raise BadInput(name, "dense", f"{describe(tensor)}, which is sparse")
     if tensor.is_complex() and not complex_too:
         raise BadInput(name, "real", describe(tensor))
     if not tensor.is_floating_point() and not tensor.is_complex():

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import torch
+from torch.autograd.forward_ad import unpack_dual
 
 from nearly.core.errors import BadInput
+
+
+def asked(*tensors: torch.Tensor) -> bool:
+    """Whether derivatives by any of these are recorded: backward ones, or forward ones, which `torch.no_grad` does not end.
+
+    Example:
+        >>> asked(torch.ones(1)), asked(torch.ones(1), torch.ones(1, requires_grad=True))
+        (False, True)
+    """
+    backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    dense = (tensor for tensor in tensors if tensor.layout == torch.strided)  # sparse ones hold no tangents
+    return backward or any(unpack_dual(tensor).tangent is not None for tensor in dense)
 
 
 def first_only(what: str) -> None:

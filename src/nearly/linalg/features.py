@@ -52,9 +52,12 @@ def fit_features(inputs: Float[Tensor, "n ..."]) -> dict[str, Tensor]:
         return {"feature_log": log, "feature_shift": (high + low) / 2, "feature_scale": scale, "feature_axes": axes}
     shift = rows.mean(dim=0)
     _, singular, axes = torch.linalg.svd(rows - shift, full_matrices=False)
-    energy = singular.square().cumsum(dim=0) / singular.square().sum().clamp(min=tiny)
+    energy = (singular / singular[0].clamp(min=tiny)).square().cumsum(dim=0)
+    energy = energy / energy[-1].clamp(min=tiny)
     kept = min(MOST_AXES, int((energy < 1 - ENERGY).sum()) + 1)
-    scale = (singular[0] / max(1, len(rows)) ** 0.5).clamp(min=tiny).expand(rows.shape[1]).clone()
+    rounding = torch.finfo(rows.dtype).eps * rows.abs().max() * rows.numel() ** 0.5
+    scale = torch.where(singular[0] > rounding, singular[0] / len(rows) ** 0.5, 1.0)  # 1 where all rows are one
+    scale = scale.expand(rows.shape[1]).clone()
     return {
         "feature_log": log,
         "feature_shift": shift,

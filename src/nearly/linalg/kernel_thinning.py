@@ -37,15 +37,15 @@ def gaussian_kernel(scale: float) -> Kernel:
         >>> gaussian_kernel(1.0)(torch.zeros(1, 2), torch.ones(1, 2)).log().tolist()
         [[-1.0]]
     """
-    half = 0.5 / require_float("scale", scale, above=0.0) ** 2
+    scale = require_float("scale", scale, above=0.0)
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
         # Rounding of the expanded square is relative to the points' own size, which is why they are centered first.
         middle = y.mean(dim=-2, keepdim=True)
-        x, y = x - middle, y - middle
-        exponent = torch.matmul(x * (2 * half), y.mT)
-        exponent -= half * x.square().sum(dim=-1)[..., :, None]
-        exponent -= half * y.square().sum(dim=-1)[..., None, :]
+        x, y = (x - middle) / scale, (y - middle) / scale
+        exponent = torch.matmul(x, y.mT)
+        exponent -= x.square().sum(dim=-1)[..., :, None] / 2
+        exponent -= y.square().sum(dim=-1)[..., None, :] / 2
         return exponent.clamp_(max=0).exp_()
 
     return kernel

@@ -8,6 +8,7 @@ import torch
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import as_floating, describe, require_int
+from nearly.linalg.scaling import binary_scale
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -76,7 +77,8 @@ def kmeans_seeds(
         if len(weights) != len(points) or not bool((weights > 0).all()):
             raise BadInput("weights", f"{len(points)} positive numbers", describe(weights))
     weights = (weights / weights.sum()).double()
-    points = points - (weights.to(points) @ points)
+    points = points / binary_scale(points, (0, 1))  # the law has no unit; squares neither overflow nor vanish
+    points = points - weights.to(points) @ points
     norms = points.square().sum(dim=1).double()
     by_weight, by_norm = weights.cumsum(0), (weights * norms).cumsum(0)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nearly.linalg.scaling import binary_scale
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
@@ -40,6 +42,7 @@ def ritz_pairs(
     basis, images = start.new_zeros(size, len(start)), start.new_zeros(size, len(start))
     vector = start
     for i in range(size):
+        vector = vector / binary_scale(vector, 0)  # squares neither overflow nor vanish
         once = vector - basis[:i].T @ (basis[:i] @ vector)
         vector = once - basis[:i].T @ (basis[:i] @ once)
         # Where the second time takes much away again, rounding errors were all that the first had left.

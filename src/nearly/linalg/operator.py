@@ -227,7 +227,9 @@ def as_square(
         if not (matrix.is_floating_point() or (complex_too and matrix.is_complex())) or matrix.ndim != 2:
             kind = "real or complex" if complex_too else "real"
             raise BadInput("matrix", f"{kind}, floating and of shape (n, n), where it is sparse", describe(matrix))
-        found = matrix if matrix.layout == torch.sparse_csr else _quietly(matrix.to_sparse_csr)
+        found = matrix
+        if matrix.layout != torch.sparse_csr:  # blocks become rows by way of entries
+            found = _quietly(lambda: matrix.to_sparse_coo().to_sparse_csr())
         require_finite("matrix", found.values().detach())
     else:
         dense = as_floating("matrix", matrix, least_dimensions=2, complex_too=complex_too)

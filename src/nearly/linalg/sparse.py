@@ -9,6 +9,7 @@ import scipy.sparse
 from scipy.sparse.linalg import splu
 
 from nearly.core.errors import BadInput, FactorizationFailed
+from nearly.core.validate import describe
 from nearly.linalg.threads import one_blas_thread
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class SparseFamily:
         for index, part in enumerate(parts):
             if part.shape != (size, size):
                 raise BadInput(f"operators[{index}]", f"of shape ({size}, {size})", part.shape)
+            if part.dtype.kind == "c":
+                raise BadInput(f"operators[{index}]", "real", part.dtype)
         terms = np.repeat(np.arange(len(parts)), [part.nnz for part in parts])
         rows, columns, weights = (np.concatenate([getattr(part, a) for part in parts]) for a in ("row", "col", "data"))
         self._prepare(rows, columns, terms, weights, len(parts), size, free)
@@ -92,8 +95,9 @@ class SparseFamily:
         free: np.ndarray,
     ) -> None:
         free = np.asarray(free)
-        if free.ndim != 1 or not free.size or np.unique(free).size != free.size or free.min() < 0 or free.max() >= size:
-            raise BadInput("free", f"distinct indices from 0 to {size - 1}, at least one", f"shape {free.shape}")
+        valid = free.ndim == 1 and free.size and free.dtype.kind in "iu" and free.min() >= 0 and free.max() < size
+        if not valid or np.unique(free).size != free.size:
+            raise BadInput("free", f"distinct indices from 0 to {size - 1}, at least one", describe(free))
         inside = free.size
         place = np.full(size, -1)
         place[free] = np.arange(inside)

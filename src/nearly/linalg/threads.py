@@ -101,8 +101,10 @@ def _by_matrix(function: Callable[[Tensor], Any], matrices: Tensor) -> Any:
     # Workers put the parts together: torch's own threads, once woken, spin for milliseconds on the cores that are wanted.
     found = [each.new_empty(count, *each.shape[1:]) for each in function(flat[:0])]
 
+    inference = torch.is_inference_mode_enabled()
+
     def put(place: slice) -> None:
-        with torch.no_grad():  # modes are each thread's own
+        with torch.inference_mode(inference), torch.no_grad():  # modes are each thread's own
             for whole, each in zip(found, function(flat[place]), strict=True):
                 whole[place] = each
 

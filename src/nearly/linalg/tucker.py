@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nearly.linalg.scaling import binary_scale
+
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -35,6 +37,8 @@ def tucker(tensor: Float[Tensor, ...], tolerance: float, directions: int) -> tup
         >>> tuple(core.shape)
         (2, 2, 2)
     """
+    scale = binary_scale(tensor, tuple(range(tensor.ndim)))  # squares neither overflow nor vanish
+    tensor = tensor / scale
     allowed = tolerance**2 * float(tensor.square().sum()) / directions
     factors = []
     for j in range(directions):
@@ -50,7 +54,7 @@ def tucker(tensor: Float[Tensor, ...], tolerance: float, directions: int) -> tup
         before, power = power, float(core.square().sum())
         if power - before <= STALLED * power:
             break
-    return core, factors
+    return core * scale, factors
 
 
 def project(tensor: Tensor, factors: list[Tensor], skip: int | None = None) -> Tensor:

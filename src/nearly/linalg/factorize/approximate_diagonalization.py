@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -136,9 +137,10 @@ def hippo_legs(
 def _descended(unit: Tensor, shift: Tensor, epsilon: float, steps: int) -> Tensor:
     """The shift, of those met on the way down, with the least `||V||_F ||V^-1||_F`."""
     best, least = shift, torch.full(unit.shape[:-2], torch.inf, dtype=unit.real.dtype, device=unit.device)
+    inference = torch.is_inference_mode_enabled()
     for step in range(steps + 1 if steps else 0):
-        with torch.enable_grad():
-            variable = shift.detach().requires_grad_()
+        with torch.inference_mode(False) if inference else nullcontext(), torch.enable_grad():
+            variable = shift.detach().clone().requires_grad_()  # tensors of inference mode cannot be
             vectors = torch.linalg.eig(unit + variable)[1]
             inverse = torch.linalg.inv_ex(vectors)[0]  # infinite or NaN where there is none
             height = torch.linalg.matrix_norm(vectors).log() + torch.linalg.matrix_norm(inverse).log()

@@ -145,7 +145,9 @@ class EmpiricalInterpolation:
 
 
 def _kept(name: str, chosen: Tensor, drop: Sequence[int] | Tensor) -> Tensor:
-    numbers = torch.as_tensor(drop, dtype=chosen.dtype, device=chosen.device).reshape(-1)
+    numbers = torch.as_tensor(drop, device=chosen.device).reshape(-1)
+    if numbers.numel() and (numbers.dtype == torch.bool or numbers.is_floating_point() or numbers.is_complex()):
+        raise BadInput(name, "integers", describe(numbers))
     kept = ~torch.isin(chosen, numbers)
     if not bool(torch.isin(numbers, chosen).all()) or (numbers.numel() and not bool(kept.any())):
         raise BadInput(name, f"some but not all of the chosen {chosen.tolist()}", numbers.tolist())

@@ -99,10 +99,11 @@ def inverse_root(
     scaled, scale = scaled_hermitian(matrix)
     ridged = scaled if ridge is None else _with_ridge(scaled, ridge)
     value, residual, steps = _InverseRoot.apply(ridged, power, route, tolerance, iterations)  # type: ignore[no-untyped-call]
+    value = value * scale ** (-1 / power)
     return conclude(
         "inverse_root",
-        value * scale ** (-1 / power),
-        residual=residual,
+        value,
+        residual=torch.where(torch.isfinite(value.detach()).all(dim=(-2, -1)), residual, torch.nan),
         tolerance=tolerance,
         iterations=steps,
         advice="the matrix is not positive definite, or too badly conditioned for this precision or so many steps: raise "
@@ -163,6 +164,7 @@ class _InverseRoot(torch.autograd.Function):
             residual = _residual(matrix, found, power)
         if not by_newton or (route == "auto" and not bool((residual <= tolerance).all())):
             values, vectors = eigh(_double(matrix))
+            values = torch.where(values > 0, values, torch.nan)  # of negative ones odd powers have inverses, too
             found = ((vectors * values[..., None, :] ** (-1 / power)) @ vectors.mH).to(matrix.dtype)
             residual = _residual(matrix, found, power)
         context.save_for_backward(matrix)

@@ -86,14 +86,14 @@ def randomized_svd(
         >>> [round(v, 6) for v in found.values.tolist()], round(found.spectral, 6)
         ([4.0, 2.0], 1.0)
     """
-    if not hasattr(matrix, "tocsr"):
-        matrix = as_floating("matrix", matrix, dimensions=2).detach()
-    elif matrix.dtype not in (np.float32, np.float64) or 0 in matrix.shape:
-        raise BadInput("matrix", "a real floating, non-empty matrix", describe(matrix))
+    if hasattr(matrix, "tocsr"):
+        matrix = by_rows("matrix", matrix)
+    else:
+        matrix = as_floating("matrix", matrix, dimensions=2).detach().resolve_neg()  # NumPy knows no lazy negatives
     rank = min(require_int("rank", rank, least=1), *matrix.shape)
     if tolerance is not None:
         require_float("tolerance", tolerance, above=0.0, below=1.0)
-    entries = torch.from_numpy(matrix.tocsr().data) if hasattr(matrix, "tocsr") else matrix.flatten()
+    entries = torch.from_numpy(matrix.data) if hasattr(matrix, "tocsr") else matrix.flatten()
     require_finite("matrix", entries)
     unit = float(binary_scale(entries, 0)) if len(entries) else 1.0
     if not 1 / FAR < unit < FAR:  # squares of squares must stay in range
@@ -156,6 +156,21 @@ def _triplets(matrix: Any, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     right, small = torch.linalg.qr(times(matrix.T, q))
     u, values, vt = torch.linalg.svd(small.T)
     return q @ u, values, vt @ right.T
+
+
+def by_rows(name: str, matrix: Any) -> Any:
+    """A SciPy sparse matrix of any format by rows, each entry stored once, as norms ask for: the sum of those at its place.
+
+    Raises:
+        BadInput: for one that is not real and floating, or has no entries.
+    """
+    if matrix.dtype not in (np.float32, np.float64) or 0 in matrix.shape:
+        raise BadInput(name, "a real floating, non-empty matrix", describe(matrix))
+    rows = matrix.tocsr()
+    if not rows.has_canonical_format:
+        rows = rows.copy()  # it may be the caller's
+        rows.sum_duplicates()
+    return rows
 
 
 def _dtype(matrix: Any) -> torch.dtype:

@@ -119,20 +119,20 @@ def square_root(
     )
 
 
-def scaled_hermitian(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def scaled_hermitian(matrix: Tensor, name: str = "matrix") -> tuple[Tensor, Tensor]:
     """The Hermitian part over a power of four near its largest entry, which has a root without rounding, and that power.
 
     Raises:
         BadInput: for a matrix that is not square or Hermitian, or has NaN, infinity or no entries.
     """
-    given = as_floating("matrix", matrix, least_dimensions=2, complex_too=True)
+    given = as_floating(name, matrix, least_dimensions=2, complex_too=True)
     if given.shape[-1] != given.shape[-2]:
-        raise BadInput("matrix", "square", describe(given))
+        raise BadInput(name, "square", describe(given))
     scale = binary_scale(given, (-2, -1))
     scale = torch.ldexp(torch.ones_like(scale), 2 * ((torch.frexp(scale)[1] - 1) // 2))
     scaled = given / scale
     if bool(((scaled - scaled.mH).detach().abs().amax(dim=(-2, -1)) > SYMMETRY * 4).any()):
-        raise BadInput("matrix", "Hermitian", f"entries of A - A^H up to {float((given - given.mH).abs().max()):.2g}")
+        raise BadInput(name, "Hermitian", f"entries of A - A^H up to {float((given - given.mH).abs().max()):.2g}")
     return (scaled + scaled.mH) / 2, scale
 
 
@@ -181,14 +181,7 @@ class _Root(torch.autograd.Function):
         if context.by_products:
             if context.inverse:
                 gradient = -second @ gradient @ second
-            return (
-                lyapunov(first, gradient, least=context.least, tolerance=context.tolerance),
-                None,
-                None,
-                None,
-                None,
-                None,
-            )
+            return _lyapunov(first, gradient, context.least, context.tolerance), None, None, None, None, None
         vectors, roots = first, second
         sums = roots[..., :, None] + roots[..., None, :]
         inner = vectors.mH @ gradient @ vectors / sums
@@ -308,10 +301,20 @@ def lyapunov(
     Returns:
         H.
 
+    Raises:
+        BadInput: for matrices that are not square or Hermitian, or have NaN, infinity or no entries.
+
     Example:
         >>> lyapunov(torch.eye(2), 2 * torch.eye(2)).round(decimals=4).tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
+    x, scale = scaled_hermitian(root, "root")
+    given, unit = scaled_hermitian(right, "right")
+    return _lyapunov(x, given, least, tolerance) * (unit / scale)
+
+
+def _lyapunov(root: Tensor, right: Tensor, least: float, tolerance: float) -> Tensor:
+    """The same, unchecked: gradients that overflowed pass through."""
     n, epsilon = root.shape[-1], float(torch.finfo(root.dtype).eps)
     enough = max(tolerance, 10 * epsilon * math.sqrt(n))
     schedule = minimax_schedule(least, enough / 2)
@@ -319,7 +322,7 @@ def lyapunov(
     size = square.flatten(-2).norm(dim=-1)[..., None, None].sqrt()  # at least the largest eigenvalue
     x, c, square = root / size, right / size, square / size.square()
     for k in range(len(schedule) + EXTRA):
-        if k >= len(schedule) and bool((_distance_to_identity(square) <= enough).all()):
+        if k >= len(schedule) and bool((2 * _distance_to_identity(x) <= enough).all()):
             return c / 2
         first, second, third = schedule[k] if k < len(schedule) else NEWTON_SCHULZ
         product = x @ c
@@ -332,7 +335,8 @@ def lyapunov(
         x = x @ diagonal
         square = x @ x
     values, vectors = eigh(root)
-    return vectors @ (vectors.mH @ right @ vectors / (values[..., :, None] + values[..., None, :])) @ vectors.mH
+    inner = vectors.mH @ right @ vectors / (values[..., :, None] + values[..., None, :])
+    return vectors @ inner @ vectors.mH
 
 
 def _distance_to_identity(gram: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import as_floating, describe, generator_from, require_finite, require_int
-from nearly.linalg.factorize.randomized_svd import LowRank, times
+from nearly.linalg.factorize.randomized_svd import LowRank, by_rows, times
 from nearly.linalg.scaling import binary_scale
 
 if TYPE_CHECKING:
@@ -215,9 +215,7 @@ class _Update:
 
     def __init__(self, name: str, matrix: Any, like: Tensor | None, *, transpose: bool = False) -> None:
         if hasattr(matrix, "tocsr"):
-            matrix = matrix.T.tocsr() if transpose else matrix.tocsr()
-            if matrix.dtype not in (np.float32, np.float64) or 0 in matrix.shape:
-                raise BadInput(name, "a real floating, non-empty matrix", describe(matrix))
+            matrix = by_rows(name, matrix.T if transpose else matrix)
             self.entries = torch.from_numpy(matrix.data)
             require_finite(name, self.entries)
             columns, places = np.unique(matrix.indices, return_inverse=True)

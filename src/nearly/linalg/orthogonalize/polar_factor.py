@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nearly.core.solution import Solution, conclude
 from nearly.core.validate import as_floating, require_parameters
-from nearly.linalg.derivatives import first_only
+from nearly.linalg.derivatives import asked, first_only
 from nearly.linalg.orthogonalize._polynomials import (
     Steps,
     advance,
@@ -121,7 +121,7 @@ def polar_factor(
     factor, steps, residual = _take(scaled, chosen, half, least, tolerance, iterations)
     if route == "auto" and chosen != "svd" and not bool((residual <= tolerance).all()):
         factor, steps, residual = _take(scaled, "svd", half, least, tolerance, iterations)
-    if tall.requires_grad and torch.is_grad_enabled():
+    if asked(tall):
         factor = _Polar.apply(tall, factor)  # type: ignore[no-untyped-call]
     if short:
         factor = factor.to(short)

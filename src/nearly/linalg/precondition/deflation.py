@@ -9,7 +9,8 @@ from torch import Tensor
 
 from nearly.core.errors import BadInput, FactorizationFailed
 from nearly.core.validate import as_floating, describe
-from nearly.linalg.operator import as_square, on_parts
+from nearly.linalg.operator import as_square
+from nearly.linalg.promotion import in_precision
 from nearly.linalg.triangular import Product
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def deflation(
         raise BadInput("directions", "real, as the matrix is", describe(directions))
     if directions.shape[:-1] != matrix.shape[:-1]:
         raise BadInput("directions", f"of shape {(*matrix.shape[:-1], 'm')}", describe(directions))
-    directions = directions.to(matrix.dtype)
+    directions = directions.to(matrix.dtype, copy=True)  # to stay those that the images are of
     with torch.no_grad():
         images = matrix @ directions
         coarse, info = torch.linalg.cholesky_ex(directions.mH @ images)
@@ -67,4 +68,4 @@ def deflation(
         other = left if preconditioner is None else preconditioner(left)
         return other + directions @ (weights - torch.cholesky_solve(images.mH @ other, coarse))
 
-    return apply if matrix.dtype.is_complex else on_parts(apply)
+    return in_precision(apply, matrix.dtype)

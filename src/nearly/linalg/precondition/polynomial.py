@@ -9,7 +9,8 @@ from torch import Tensor
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import require_float, require_int
-from nearly.linalg.operator import as_square, on_parts
+from nearly.linalg.operator import as_square
+from nearly.linalg.promotion import in_precision
 from nearly.linalg.triangular import Product
 
 
@@ -53,7 +54,7 @@ def chebyshev(matrix: Any, *, low: float, high: float, steps: int) -> Product:
     def apply(rest: Tensor) -> Tensor:
         return chebyshev_iteration(subtract, rest, steps, low, high)
 
-    return apply if matrix.dtype.is_complex else on_parts(apply)
+    return in_precision(apply, matrix.dtype)
 
 
 def neumann(matrix: Any, *, scale: float, steps: int) -> Product:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import require_float
-from nearly.linalg.operator import adjoint, as_square, diagonal_of, on_parts
+from nearly.linalg.operator import adjoint, as_square, diagonal_of
+from nearly.linalg.promotion import in_precision
 from nearly.linalg.triangular import Product, triangular_solver
 
 
@@ -51,4 +52,4 @@ def symmetric_over_relaxation(matrix: Any, *, relaxation: float = 1.0) -> Produc
     def apply(rest: Tensor) -> Tensor:
         return backward(middle * forward(rest))
 
-    return apply if matrix.is_complex() else on_parts(apply)
+    return in_precision(apply, matrix.dtype)

@@ -11,7 +11,7 @@ from torch import Tensor
 from nearly.core.errors import BadInput, FactorizationFailed
 from nearly.core.solution import Solution, conclude
 from nearly.core.validate import as_floating, describe, require_parameters, tolerance_for
-from nearly.linalg.derivatives import first_only
+from nearly.linalg.derivatives import asked, first_only
 from nearly.linalg.promotion import promoted
 from nearly.linalg.scaling import binary_scale
 from nearly.linalg.sketch.operators import Sketch, sparse_signs
@@ -168,7 +168,7 @@ def sketched_least_squares(
         lengths = torch.linalg.vector_norm(torch.stack(parts), dim=0).unsqueeze(-1)
         cosines = ((near.mH @ rest).abs() / lengths).amax(dim=-2)
         residual = cosines / torch.where(size > 0, size, 1.0)
-    if torch.is_grad_enabled() and (matrix.requires_grad or right.requires_grad):
+    if asked(matrix, right):
 
         def inverse_gram(gradient: Tensor) -> Tensor:
             """`(A^* A)^-1` applied, to the digits there are."""

@@ -219,7 +219,8 @@ def sparse_signs(rows: int, size: int, *, nonzeros: int = 8, seed: int | torch.G
 
     def product(matrix: Tensor) -> Tensor:
         if matrix.is_complex():
-            return torch.view_as_complex(product(torch.view_as_real(matrix).flatten(1)).unflatten(1, (-1, 2)))
+            parts = torch.view_as_real(matrix.resolve_conj()).flatten(1)
+            return torch.view_as_complex(product(parts).unflatten(1, (-1, 2)))
         values = sign.to(matrix) / math.sqrt(nonzeros)
         return csr(starts.to(matrix.device), columns.to(matrix.device), values, (rows, size)) @ matrix
 

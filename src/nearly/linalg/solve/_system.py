@@ -13,7 +13,9 @@ from torch import Tensor
 from nearly.core.errors import BadInput
 from nearly.core.solution import Solution, conclude
 from nearly.core.validate import as_floating, describe, tolerance_for
+from nearly.linalg.derivatives import asked
 from nearly.linalg.operator import Operator, adjoint, as_square, csr, on_parts
+from nearly.linalg.promotion import in_precision
 from nearly.linalg.scaling import binary_scale
 from nearly.linalg.threads import each_part
 
@@ -66,6 +68,7 @@ class Recipe:
         advice: what would help where steps ran out.
         inverse: what its argument for an approximate inverse is called.
         block: one cycle in which the columns of a system share one Krylov space, if there is one.
+        restart: steps after which a cycle ends by itself, however little it has gained.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Recipe:
     advice: str = "raise iterations=, or give a preconditioner="
     inverse: str = "preconditioner"
     block: Iteration | None = None
+    restart: int = 0
 
 
 def solve(
@@ -113,7 +117,7 @@ def solve(
     """
     matrix, right = checked_system(matrix, right, complex_too=recipe.complex_too)
     tolerance = tolerance_for(tolerance, matrix.dtype, TOLERANCE)
-    applied = checked_inverse(recipe.inverse, preconditioner, complex_too=right.is_complex())
+    applied = checked_inverse(recipe.inverse, preconditioner, device=right.device, complex_too=right.is_complex())
     columns = right.unsqueeze(-1) if right.ndim == 1 else right
     most = 10 * columns.shape[-2] if iterations is None else iterations
     with torch.no_grad():
@@ -123,7 +127,7 @@ def solve(
         # Products of sparse matrices hardly gain from threads, so blocks do; what is not ours may not bear several at once.
         found = each_part(refine, parts) if _is_sparse(matrix) and preconditioner is None else list(map(refine, parts))
     value, residual, taken, broken, stuck = (torch.cat(part, dim=-1) for part in zip(*found, strict=True))
-    if torch.is_grad_enabled() and (right.requires_grad or getattr(matrix, "requires_grad", False)):
+    if asked(right, *([matrix] if isinstance(matrix, Tensor) else [])):
 
         def backward(gradient: Tensor) -> Tensor:
             turned = matrix if recipe.symmetric and not isinstance(matrix, Tensor) else adjoint(matrix)
@@ -190,7 +194,8 @@ def _refine(
         now = new.norm(dim=-2)
         better = live & (now < norm)
         if block is None:  # else columns go on by themselves
-            stuck = stuck | (live & ~(now <= ENOUGH_PROGRESS * norm) & ~(now <= enough) & (cycle.taken < left))
+            enough_progress = torch.where(cycle.taken == recipe.restart, better, now <= ENOUGH_PROGRESS * norm)
+            stuck = stuck | (live & ~enough_progress & ~(now <= enough) & (cycle.taken < left))
         block = None
         x, rest = (torch.where(better.unsqueeze(-2), a, b) for a, b in ((trial, x), (new, rest)))
         norm = torch.where(better, now, norm)
@@ -313,12 +318,15 @@ def checked_system(matrix: Any, right: Any, *, complex_too: bool = False) -> tup
     return matrix, right.to(torch.promote_types(matrix.dtype, right.dtype))
 
 
-def checked_inverse(name: str, inverse: Any, *, complex_too: bool = False) -> Product:
+def checked_inverse(
+    name: str, inverse: Any, *, device: torch.device | None = None, complex_too: bool = False
+) -> Product:
     """The product with an approximate inverse: the identity, a callable, or anything with `@`.
 
     Args:
         name: the argument's, for messages.
-        inverse: as given.
+        inverse: as given; matrices and SciPy's operators are applied in their own precision.
+        device: of what has none of its own.
         complex_too: whether it may be complex, as the system is.
 
     Returns:
@@ -330,10 +338,13 @@ def checked_inverse(name: str, inverse: Any, *, complex_too: bool = False) -> Pr
     if inverse is None:
         return lambda rest: rest
     side = None
-    if isinstance(inverse, Tensor):
-        inverse = as_floating(name, inverse, least_dimensions=2, complex_too=complex_too)
+    if isinstance(inverse, Tensor) or any(hasattr(inverse, one) for one in ("__array__", "tocsr", "matmat")):
+        try:
+            inverse = as_square(inverse, device=device, complex_too=complex_too)
+        except BadInput as error:
+            raise BadInput(name, error.requirement, error.got, error.advice) from error
         side = inverse.shape[-1]
-        product = inverse.__matmul__ if inverse.is_complex() else on_parts(inverse.__matmul__)
+        product = in_precision(inverse.__matmul__, inverse.dtype)
     elif hasattr(inverse, "__matmul__"):
         product = inverse.__matmul__
     elif callable(inverse):
@@ -368,6 +379,8 @@ def near_one(matrix: Tensor | Operator) -> tuple[Tensor | Operator, Tensor]:
     matrix = matrix.detach()
     sparse = matrix.layout != torch.strided
     entries = matrix.values() if sparse else matrix
+    if not entries.numel():
+        return matrix, torch.ones(1, 1, dtype=matrix.dtype.to_real(), device=matrix.device)
     scale = binary_scale(entries, 0).reshape(1, 1) if sparse else binary_scale(entries, (-2, -1))
     far = torch.finfo(matrix.dtype).max ** 0.25  # products of two products with the matrix must stay in range
     scale = torch.where((scale > far) | (scale < 1 / far), scale, 1.0)

@@ -58,8 +58,8 @@ def conjugate_gradients(
     A step then takes some 12 n k^2 operations beside its products. `_block_conjugate_gradients.py` has the recurrence and its
     sources. What it leaves, columns by themselves go on with.
 
-    Derivatives follow from `dx = A^-1 (db - dA x)` by one more solve, which raises where it does not converge; they do not go
-    through the iteration, nor to the preconditioner.
+    Derivatives, backward ones, follow from `dx = A^-1 (db - dA x)` by one more solve, which raises where it does not converge; they
+    do not go through the iteration, nor to the preconditioner.
 
     Source: Hestenes and Stiefel 1952, Methods of conjugate gradients for solving linear systems, doi:10.6028/jres.049.044, and
     for the preconditioned form and the rate Saad 2003, Iterative methods for sparse linear systems, algorithm 9.1 and

@@ -87,6 +87,7 @@ def gmres(
         symmetric=False,
         complex_too=True,
         advice="raise iterations= or restart=, or give a preconditioner=",
+        restart=restart,
     )
     return solve(recipe, matrix, right, preconditioner, tolerance=tolerance, iterations=iterations, check=check)
 

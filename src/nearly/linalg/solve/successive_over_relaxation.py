@@ -11,6 +11,7 @@ from torch import Tensor
 from nearly.core.errors import BadInput
 from nearly.core.solution import conclude
 from nearly.core.validate import as_floating, describe, require_parameters, tolerance_for
+from nearly.linalg.derivatives import asked
 from nearly.linalg.operator import Operator, diagonal_of, transpose
 from nearly.linalg.scaling import binary_scale
 from nearly.linalg.solve._system import TOLERANCE, block_width, checked_system, implicit, near_one
@@ -74,7 +75,8 @@ def successive_over_relaxation(
         The solution; `value` has the shape of `right`, all else that without n.
 
     Raises:
-        BadInput: for shapes that do not fit, entries that are not finite, zeros on the diagonal, and operators without entries.
+        BadInput: for shapes that do not fit, entries that are not finite, zeros on the diagonal, operators without entries, and a
+            shift by which derivatives are asked.
         NotConverged: where the tolerance is not reached; it carries the solution.
 
     Example:
@@ -92,11 +94,13 @@ def successive_over_relaxation(
     w = _per_column("relaxation", relaxation, matrix, right)
     if not bool(((w > 0) & (w < 2)).all()):
         raise BadInput("relaxation", "> 0 and < 2", describe(relaxation))
+    if isinstance(shift, Tensor) and asked(shift):
+        raise BadInput("shift", "one that no derivative is asked by", describe(shift), "Give `shift.detach()`.")
     c = _per_column("shift", shift, matrix, right)
     columns = right.unsqueeze(-1) if right.ndim == 1 else right
     with torch.no_grad():
         value, residual, taken, broken = _solve(matrix, columns.detach(), w, c, tolerance, iterations)
-    if torch.is_grad_enabled() and (right.requires_grad or matrix.requires_grad):
+    if asked(matrix, right):
 
         def adjoint(gradient: Tensor) -> Tensor:
             limits: dict[str, Any] = {"tolerance": tolerance, "iterations": iterations, "relaxation": w, "shift": c}
