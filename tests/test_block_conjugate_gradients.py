@@ -123,6 +123,16 @@ def test_failures_are_told_as_without_a_block():
         conjugate_gradients(a, b, block="yes")
 
 
+def test_one_bad_system_does_not_hold_up_the_others():
+    a, b = definite(96, 1e4, 4), gaussian(4, 96, 12)
+    a[2] -= 50 * torch.eye(96, dtype=D)
+    found = conjugate_gradients(a, b, check=False)
+    good = [0, 1, 3]
+    assert found.converged[good].all()
+    assert not found.converged[2].any()
+    assert int(found.iterations[good].max()) <= int(conjugate_gradients(a[good], b[good]).iterations.max())
+
+
 def test_a_consistent_singular_system_is_solved():
     values = torch.cat([torch.zeros(64, dtype=D), torch.linspace(1, 10, 64, dtype=D)])
     basis = torch.linalg.qr(gaussian(128, 128))[0]

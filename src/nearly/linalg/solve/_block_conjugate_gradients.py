@@ -18,8 +18,8 @@ def block_cycle(product: Product, precondition: Product, rest: Tensor, enough: T
     so that for n unknowns some n / k steps are enough. W comes from Householder's factorization, whose columns are orthonormal
     also where residuals depend on each other, as they do when some have converged before others: none has to be left out.
 
-    Where `D' A D` or `W' M W` has no Cholesky factor the run ends with what it has; as W may then hold directions that are in no
-    residual, this by itself proves nothing of A or M.
+    A system whose `D' A D` has no Cholesky factor ends with what it has, and all do where some `W' M W` has none; as W may then
+    hold directions that are in no residual, this by itself proves nothing of A or M.
 
     Source: O'Leary 1980, The block conjugate gradient algorithm and related methods, doi:10.1016/0024-3795(80)90247-5, in the form
     of Dubrulle 2001, Retooling the method of block conjugate gradients, Electronic Transactions on Numerical Analysis 12, pages
@@ -31,13 +31,17 @@ def block_cycle(product: Product, precondition: Product, rest: Tensor, enough: T
     if found is None or not most:
         return Cycle(x, taken, ~live)
     basis, direction, sizes, _ = found
+    eye = torch.eye(rest.shape[-1], dtype=rest.dtype, device=rest.device)
     for _ in range(most):
         image = product(direction)
         gram = direction.mH @ image
         factor, failed = torch.linalg.cholesky_ex((gram + gram.mH) / 2)
-        if bool(failed.any()):
+        ended = failed > 0
+        live = live & ~ended.unsqueeze(-1)
+        if not bool(live.any()):
             break
-        lengths = torch.cholesky_inverse(factor)
+        lengths = torch.cholesky_inverse(torch.where(ended[..., None, None], eye, factor))
+        lengths, image = (torch.where(ended[..., None, None], 0.0, one) for one in (lengths, image))
         x += direction @ (lengths @ sizes)
         taken += live
         found = _orthonormal(basis - image @ lengths, precondition)
