@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.optim._muon import _zeropower_via_newtonschulz
 
+from nearly.core.errors import BadInput
 from nearly.linalg.orthogonalize import orthogonality, orthogonalize
 from nearly.linalg.orthogonalize._polynomials import multiplies_halves
 
@@ -114,3 +115,8 @@ def test_directions_without_singular_values_are_left_out():
     a = gaussian(7, 3) @ gaussian(3, 5, seed=1)
     values = torch.linalg.svdvals(orthogonalize(a, schedule="svd"))
     assert torch.allclose(values, torch.tensor([1.0, 1, 1, 0, 0]), atol=1e-5)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(BadInput, match="schedule"):
+        orthogonalize(gaussian(3, 3), schedule="mion")

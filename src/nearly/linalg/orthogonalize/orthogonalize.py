@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nearly.core.errors import BadInput
 from nearly.linalg.orthogonalize._polynomials import (
     Steps,
     advance,
@@ -25,6 +26,7 @@ from nearly.linalg.threads import svd
 if TYPE_CHECKING:
     from jaxtyping import Num
 
+SCHEDULES = ("minimax", "muon", "newton_schulz", "svd")
 # Columns from which bfloat16 pays on one core with instructions for it: 128 x 128 335 us against 451, 64 x 64 239 against 134.
 SMALLEST_HALF = 128
 ROUGH_ERROR = 0.3  # of singular values; what five Muon steps leave
@@ -69,10 +71,15 @@ def orthogonalize(
     Returns:
         The factors, in the dtype of the matrices.
 
+    Raises:
+        BadInput: for another schedule.
+
     Example:
         >>> orthogonalize(torch.tensor([[0.0, -2.0], [1.0, 0.0]]), schedule="svd").tolist()
         [[0.0, -1.0], [1.0, 0.0]]
     """
+    if schedule not in SCHEDULES:
+        raise BadInput("schedule", f"one of {', '.join(SCHEDULES)}", repr(schedule))
     few = schedule == "minimax" and matrices.device.type == "cpu" and min(matrices.shape[-2:]) < SMALLEST_HALF
     x = matrices / binary_scale(matrices, (-2, -1))
     if half and schedule != "svd" and not few and multiplies_halves(matrices):
