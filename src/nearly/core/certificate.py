@@ -81,6 +81,10 @@ class Asked:
     confidence: float = 0.99
     statements: int = 1
 
+    def __post_init__(self) -> None:
+        require_float("quantile", self.quantile, above=0.0, below=1.0)
+        require_float("confidence", self.confidence, above=0.0, below=1.0)
+
     @property
     def least(self) -> int:
         """The least number of fresh inputs."""
@@ -284,7 +288,7 @@ def certificate_to_manifest(certificate: Certificate | None) -> dict[str, Any] |
 
 
 def certificate_from_manifest(manifest: dict[str, Any] | None) -> Certificate | None:
-    """A certificate from its JSON.
+    """A certificate from its JSON, in which null is infinite.
 
     Raises:
         BadInput: for an unknown kind or fields that do not fit it.
@@ -301,7 +305,8 @@ def certificate_from_manifest(manifest: dict[str, Any] | None) -> Certificate | 
     if unknown:
         raise BadInput("certificate", f"the fields of {kind}", f"others beside them: {', '.join(sorted(unknown))}")
     try:
-        told = msgspec.convert({k: v for k, v in manifest.items() if k != "kind"}, KINDS[kind], strict=True)
+        fields = {k: math.inf if v is None else v for k, v in manifest.items() if k != "kind"}
+        told = msgspec.convert(fields, KINDS[kind], strict=True)
     except msgspec.ValidationError as error:
         raise BadInput("certificate", f"the fields of {kind}", str(error)) from error
     if not told.error >= 0:

@@ -58,6 +58,8 @@ def certify(
         raise BadInput(
             "target", f"a {surrogate.noun}, as the surrogate replaces", getattr(target, "noun", describe(target))
         )
+    if target.unit != surrogate.unit:
+        raise BadInput("target", f"one whose errors are {surrogate.unit}, as the surrogate's", target.unit)
     require_int("seed", seed, least=0)
     if target.rows is not None and len(surrogate.seen):
         target.rows.forget(surrogate.seen)
@@ -154,6 +156,8 @@ def _check_source(surrogate: Surrogate, target: Target, inputs: Tensor) -> None:
         CertificateViolated: when they are not.
     """
     domain = surrogate.domain
+    if isinstance(domain, Anywhere):
+        domain.contains(inputs[:1])  # refuses another shape
     if isinstance(domain, Anywhere) and not isinstance(target.domain, Anywhere):
         raise CertificateViolated(
             f"the certificate speaks of {domain.describe()}, but the target draws from {target.source}"

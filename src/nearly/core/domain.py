@@ -104,6 +104,8 @@ class Box(Domain):
         high = as_floating("upper", upper, dimensions=1).to(low)
         if low.shape != high.shape or not bool((low < high).all()):
             raise BadInput("upper", "above lower in every coordinate", f"lower {low.tolist()}, upper {high.tolist()}")
+        if not bool(torch.isfinite(high - low).all()):
+            raise BadInput("upper", "at a distance from lower that can be represented", f"{high.tolist()}")
         try:
             flags = torch.as_tensor(log, dtype=torch.bool, device=low.device).expand(low.shape).clone()
         except (TypeError, ValueError, RuntimeError) as error:
@@ -154,10 +156,14 @@ class Box(Domain):
         """
         if inputs.ndim != 2 or inputs.shape[1] != self.dimension:
             raise BadInput("inputs", f"of shape (n, {self.dimension})", describe(inputs))
+        inputs = inputs if inputs.is_floating_point() else inputs.to(self.lower.dtype)
         lower, upper = self.lower.to(inputs), self.upper.to(inputs)
         eps = max(torch.finfo(inputs.dtype).eps, torch.finfo(self.lower.dtype).eps)
         slack = 4 * eps * torch.maximum(lower.abs(), upper.abs())
-        return ((inputs >= lower - slack) & (inputs <= upper + slack)).all(dim=1)
+        below = torch.where(
+            self.log.to(inputs.device), 4 * eps * lower, slack
+        )  # it may be orders less than the upper end
+        return ((inputs >= lower - below) & (inputs <= upper + slack)).all(dim=1)
 
     def describe(self) -> str:
         """One line in words."""
@@ -228,7 +234,7 @@ class Cloud(Domain):
         rows = inputs.reshape(len(inputs), -1)
         if len(rows) < 4:
             raise BadInput("inputs", "at least four rows, to tell what the data look like", len(rows))
-        rows = rows if rows.is_floating_point() else rows.to(torch.float64)
+        rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.to(torch.float64)
         split = min(most, 3 * len(rows) // 4)
         reference, calibration = rows[:split], rows[split:]
         mean = reference.mean(dim=0)

@@ -171,13 +171,13 @@ class Supply:
         inputs = pairs.inputs[index]
         if self.target.noun == "network":
             return Pairs(inputs, self.target(inputs))
-        return Pairs(inputs, pairs.outputs[index])
+        return _in_one_precision(Pairs(inputs, pairs.outputs[index]))
 
     def _draw(self, what: str, n: int, generator: torch.Generator) -> Pairs:
         pairs = self._drawn(what, n, generator)
         self.evaluations += n + len(pairs.failures)
         self.failures += pairs.failures
-        return pairs
+        return _in_one_precision(pairs)
 
     def _drawn(self, what: str, n: int, generator: torch.Generator) -> Pairs:
         done = 0
@@ -189,6 +189,14 @@ class Supply:
                 self.progress(what, done, n)
 
         return self.target.draw(n, generator, advance)
+
+
+def _in_one_precision(pairs: Pairs) -> Pairs:
+    """Inputs and outputs in the higher of their precisions: many a solver answers in single what is drawn in double."""
+    if not pairs.inputs.is_floating_point():
+        return pairs
+    dtype = torch.promote_types(pairs.inputs.dtype, pairs.outputs.dtype)
+    return Pairs(pairs.inputs.to(dtype), pairs.outputs.to(dtype), pairs.failures)
 
 
 def _join(first: Pairs, second: Pairs) -> Pairs:

@@ -97,7 +97,7 @@ class Surrogate(nn.Module):
     """Answers as the target nearly does.
 
     Calling it checks the domain first. `.to()`, autograd and `torch.compile` work as for any module; `torch.export` takes `.model`,
-    which leaves the domain check out.
+    which leaves the domain check out, but no model of Legendre polynomials, whose degrees are read from its tensors.
 
     Attributes:
         model: the fitted tensors and the formula.

@@ -14,7 +14,7 @@ from torch import Tensor
 from nearly.core.certificate import least_samples
 from nearly.core.domain import Box, Domain
 from nearly.core.errors import BadInput, OutOfDomain, SolverFailed, TooFewSamples
-from nearly.core.validate import as_floating, describe, generator_from, require_int
+from nearly.core.validate import as_floating, describe, generator_from, require_finite, require_int, to_tensor
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -38,12 +38,30 @@ class Pairs:
 
 
 def row_hashes(rows: Float[Tensor, "n ..."]) -> Int[Tensor, " n"]:
-    """A 63-bit fingerprint of every row's bits, to tell later which rows were used; equal rows have equal fingerprints."""
+    """A 63-bit fingerprint of every row's bits, to tell later which rows were used; equal rows have equal fingerprints.
+
+    Rows of numbers that are equal in double precision are equal, whatever precision they come in.
+    """
     import hashlib
 
-    table = rows.detach().cpu().contiguous().reshape(len(rows), -1).view(torch.uint8).numpy()
+    rows = rows.double() + 0.0 if rows.is_floating_point() else rows  # the sum makes negative zeros positive
+    table = rows.detach().cpu().contiguous().reshape(len(rows), rows.shape[1:].numel()).view(torch.uint8).numpy()
     prints = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little") >> 1 for row in table]
     return torch.tensor(prints, dtype=torch.int64)
+
+
+def refuse_fitted(fitting: Float[Tensor, "n ..."], certifying: Float[Tensor, "m ..."]) -> None:
+    """Refuse separate certifying rows that are the fitting rows, whose errors say nothing of fresh inputs.
+
+    Inputs that take few values repeat by right; but where all fitting rows differ, most of the others cannot be among them.
+
+    Raises:
+        BadInput: where they are.
+    """
+    fitted = row_hashes(fitting)
+    shared = int(torch.isin(row_hashes(certifying), fitted).sum())
+    if 2 * shared > len(certifying) and len(fitted.unique()) == len(fitted):
+        raise BadInput("certifying", "rows that are not fitted", f"{shared} of {len(certifying)} that are")
 
 
 @dataclass
@@ -109,6 +127,23 @@ class Rows:
         return self.pairs.outputs[index]
 
 
+def sampled(sampler: Sampler, n: int, generator: torch.Generator) -> Tensor:
+    """What a sampler draws, once it is known to be n finite rows; arrays become tensors.
+
+    Raises:
+        BadInput: where it is not.
+    """
+    drawn = sampler(n, generator)
+    try:
+        inputs = to_tensor(drawn)
+    except (TypeError, ValueError, RuntimeError, LookupError) as error:
+        raise BadInput("domain", "a callable (n, generator) -> inputs, numeric", describe(drawn)) from error
+    if inputs.ndim < 1 or len(inputs) != n:
+        raise BadInput("domain", f"a callable that returns as many rows as asked for, here {n}", describe(inputs))
+    require_finite("inputs drawn by the domain's callable", inputs)
+    return inputs
+
+
 class Target(ABC):
     """Something expensive. Concrete nouns say how inputs are drawn and answered and in which norm errors are measured.
 
@@ -125,6 +160,7 @@ class Target(ABC):
     domain: Domain | None
     unit: str
     rows: Rows | None = None
+    _first: tuple[int, Tensor] | None = None  # seed and fingerprints of the first inputs drawn
 
     @abstractmethod
     def _draw_inputs(self, n: int, generator: torch.Generator) -> Tensor:
@@ -195,10 +231,14 @@ class Target(ABC):
         """
         if self.rows is not None:
             return self.rows.take(n)
+        inputs: list[Tensor] = []
         outputs: list[Tensor] = []
-        inputs, failures, got = [], [], 0
+        failures: list[str] = []
+        got = 0
         while got < n:
             drawn = self._draw_inputs(min(n - got, 64), generator)
+            if not got and not failures:
+                self._refuse_repeated(drawn, generator.initial_seed())
             out, why = self._evaluate(drawn)
             if outputs and out.shape[1:] != outputs[0].shape[1:]:
                 shapes = (
@@ -216,6 +256,22 @@ class Target(ABC):
             if progress is not None:
                 progress(int(kept.sum()))
         return Pairs(torch.cat(inputs), torch.cat(outputs), tuple(failures))
+
+    def _refuse_repeated(self, drawn: Tensor, seed: int) -> None:
+        """Refuse a sampler that draws the same under every seed: what was fitted would certify.
+
+        Raises:
+            BadInput: where it does; eight different inputs in the same order are no coincidence.
+        """
+        prints = row_hashes(drawn)
+        if self._first is None:
+            self._first = seed, prints
+        common = min(len(prints), len(self._first[1]))
+        repeated = torch.equal(prints[:common], self._first[1][:common])
+        if seed != self._first[0] and repeated and len(prints[:common].unique()) >= 8:
+            raise BadInput(
+                "domain", "a callable that draws from the generator it is given", "one that draws the same again"
+            )
 
     def set_rows(
         self,
@@ -249,6 +305,8 @@ class Target(ABC):
         x, y = _checked_rows("inputs", inputs, "outputs", outputs)
         least = least_samples(quantile, confidence)
         if certifying is not None:
+            if not isinstance(certifying, tuple | list) or len(certifying) != 2:
+                raise BadInput("certifying", "a pair (inputs, outputs)", describe(certifying))
             if certify is not None:
                 raise BadInput("certify", "left out when a separate certifying set is given", certify)
             cx, cy = _checked_rows("certifying inputs", certifying[0], "certifying outputs", certifying[1])
@@ -258,6 +316,7 @@ class Target(ABC):
                 )
             if len(cx) < least:
                 raise TooFewSamples("certifying", least, len(cx), f"a {quantile} quantile with confidence {confidence}")
+            refuse_fitted(x, cx.to(x))
             fitting, kept = torch.arange(len(x)), torch.arange(len(x), len(x) + len(cx))
             order = torch.randperm(len(cx), generator=generator_from(seed))
             x, y, kept = torch.cat([x, cx.to(x)]), torch.cat([y, cy.to(y)]), kept[order]
@@ -269,8 +328,7 @@ class Target(ABC):
                 raise TooFewSamples("inputs", count + 8, len(x), f"{count} rows to certify and 8 to fit")
             order = torch.randperm(len(x), generator=generator_from(seed))
             kept, fitting = order[:count], order[count:]
-        spread = y[fitting].reshape(len(fitting), -1).std(dim=0)
-        if not bool((spread > 0).any()):
+        if not bool((y[fitting] != y[fitting[0]]).any()):
             raise BadInput("outputs", "of positive variance", "the same output in every row")
         self.rows = Rows(Pairs(x, y), fitting, kept)
         return self

@@ -6,6 +6,7 @@ import math
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from nearly.core.errors import BadInput
@@ -75,6 +76,16 @@ def require_int(name: str, value: object, *, least: int | None = None, most: int
     return value
 
 
+def to_tensor(value: Any) -> Tensor:
+    """A tensor of numbers in any form, without a copy where torch can do without one; lists of floats in double precision."""
+    if isinstance(value, np.ndarray) and (not value.dtype.isnative or any(stride < 0 for stride in value.strides)):
+        value = value.astype(value.dtype.newbyteorder("="), order="C")  # torch has neither
+    tensor = torch.as_tensor(value)
+    if tensor.is_floating_point() and not hasattr(value, "dtype"):  # lists of floats, which torch makes float32
+        tensor = torch.as_tensor(value, dtype=torch.float64)
+    return tensor
+
+
 def as_floating(
     name: str, value: Any, *, dimensions: int | None = None, least_dimensions: int = 0, complex_too: bool = False
 ) -> Tensor:
@@ -95,10 +106,8 @@ def as_floating(
         BadInput: when a requirement is broken.
     """
     try:
-        tensor = torch.as_tensor(value)
-        if tensor.is_floating_point() and not hasattr(value, "dtype"):  # lists of floats, which torch makes float32
-            tensor = torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
+        tensor = to_tensor(value)
+    except (TypeError, ValueError, RuntimeError, LookupError) as error:
         raise BadInput(name, "numeric", describe(value)) from error
     if tensor.layout != torch.strided:
         raise BadInput(name, "dense", f"{describe(tensor)}, which is sparse")

@@ -14,6 +14,7 @@ from nearly.core.surrogate import Model
 from nearly.fields._fourier_network import FourierNetwork
 from nearly.fields._symmetries import apply_random, find_symmetries
 from nearly.linalg.features import apply_features, features_of, fit_features
+from nearly.linalg.scaling import binary_scale
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -158,8 +159,13 @@ class FourierNeuralOperator(Method):
 
     def _fit(self, target: Field, supply: Supply, generator: torch.Generator) -> FourierModel:
         pairs = supply.fitting(self.samples)
-        inputs, outputs = pairs.inputs.to(torch.float32), pairs.outputs.to(torch.float32)
-        grid, vector = _shared_grid(inputs.shape[1:], outputs.shape[1:])
+        grid, vector = _shared_grid(pairs.inputs.shape[1:], pairs.outputs.shape[1:])
+        # Fields of any size come into the range of single precision.
+        units = {"output": binary_scale(pairs.outputs.flatten(), 0)}
+        if not vector:
+            units["input"] = binary_scale(pairs.inputs.flatten(), 0)
+        inputs = (pairs.inputs / units.get("input", 1)).to(torch.float32)
+        outputs = (pairs.outputs / units["output"]).to(torch.float32)
         outputs = outputs.reshape(len(outputs), -1, *grid)
         tensors, channels = _scales("output", outputs), outputs.shape[1]
         if vector:
@@ -183,7 +189,11 @@ class FourierNeuralOperator(Method):
         ).to(inputs.device)
         symmetries = [] if vector else find_symmetries(inputs, outputs)
         self._train(model, inputs, outputs, symmetries, supply, generator)
-        return model.to(pairs.outputs.dtype)
+        model = model.to(pairs.outputs.dtype)
+        for name, unit in units.items():
+            for buffer in (model.get_buffer(f"{name}_mean"), model.get_buffer(f"{name}_scale")):
+                buffer.mul_(unit)
+        return model
 
     def _train(
         self,

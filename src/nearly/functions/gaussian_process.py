@@ -15,6 +15,7 @@ from nearly.core.surrogate import Model, operations_of_maps
 from nearly.functions._polynomial import scaling
 from nearly.linalg.features import apply_features, features_of
 from nearly.linalg.gaussian_process import correlation, learn
+from nearly.linalg.scaling import binary_scale
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -139,6 +140,8 @@ class GaussianProcess(Method):
         inputs = pairs.inputs.to(torch.float64)
         features = scaling(target, inputs)
         x, outputs = apply_features(inputs, **features), pairs.outputs.reshape(len(pairs), -1).to(torch.float64)
+        unit = binary_scale(outputs, (0, 1))[0]
+        outputs = outputs / unit  # squares neither overflow nor vanish
         scale = (outputs - outputs.mean(dim=0)).square().mean().sqrt()
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         learned = learn(x, (outputs - outputs.mean(dim=0)) / scale, generator)
@@ -154,9 +157,9 @@ class GaussianProcess(Method):
             kernel=learned.kernel,
             references=references,
             lengths=learned.lengths,
-            weights=weights,
-            mean=mean,
-            spread=((outputs - mean) * weights).sum(dim=0).div(len(x) - 1).sqrt(),
+            weights=weights * unit,
+            mean=mean * unit,
+            spread=((outputs - mean) * weights).sum(dim=0).div(len(x) - 1).sqrt() * unit,
             factor=factor,
             **features,
         )

@@ -83,8 +83,9 @@ def apply_features(
 ) -> Float[Tensor, "n k"]:
     """Map inputs to features; inputs that are not positive where logarithms are taken are clamped to the smallest number."""
     rows = inputs.reshape(len(inputs), feature_shift.numel()).to(feature_shift)
-    if bool(feature_log.any()):
-        rows = torch.where(feature_log, rows.clamp(min=torch.finfo(rows.dtype).tiny).log(), rows)
+    # Also where no logarithm is taken: `torch.export` follows no branch that the data choose.
+    positive = torch.where(feature_log, rows, 1.0).clamp(min=torch.finfo(rows.dtype).tiny)
+    rows = torch.where(feature_log, positive.log(), rows)
     scaled = (rows - feature_shift) / feature_scale
     return scaled @ feature_axes if feature_axes.numel() else scaled
 

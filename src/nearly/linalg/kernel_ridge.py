@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nearly.linalg.scaling import binary_scale
+
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -40,6 +42,8 @@ def fit_kernel_ridge(
         >>> float(fit_kernel_ridge(x, torch.sin(3 * x))[2]) < 1e-3
         True
     """
+    unit = binary_scale(outputs, (0, 1))
+    outputs = outputs / unit  # squares of errors neither overflow nor vanish
     distance = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
     apart = distance[distance > 0]
     middle = apart.median() if apart.numel() else torch.ones((), dtype=features.dtype, device=features.device)
@@ -58,7 +62,8 @@ def fit_kernel_ridge(
             if best is None or missed < best[2]:
                 best = weights, factor * middle, missed
     assert best is not None
-    return best
+    weights, length, missed = best
+    return weights * unit, length, missed * unit[0, 0]
 
 
 def apply_kernel_ridge(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nearly.linalg.scaling import row_norms
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
@@ -72,17 +74,26 @@ def leave_one_out_fit(
     With leverages h_i (squared row norms of Q), the error at a left-out row is `residual_i / (1 - h_i)`.
 
     Args:
-        design: of full column rank, more rows than columns.
+        design: more rows than columns; where columns depend on each other, the coefficients of least norm are taken.
         outputs: as many rows.
 
     Returns:
         Coefficients and errors.
     """
     q, r = torch.linalg.qr(design)
+    pivots, negligible = r.diagonal().abs(), len(design) * torch.finfo(design.dtype).eps
+    dependent = not bool(pivots.min() > negligible * pivots.max())  # an input is constant, or follows from others
+    if dependent:
+        q, values, directions = torch.linalg.svd(design, full_matrices=False)
+        kept = values > negligible * values[0]
+        q, values, directions = q[:, kept], values[kept], directions[kept]
     projected = q.T @ outputs
     residual = outputs - q @ projected
     leverage = q.square().sum(dim=1).clamp(max=1 - 1e-9)
-    missed = (residual / (1 - leverage)[:, None]).square().mean(dim=0).sqrt()
+    left_out = residual / (1 - leverage)[:, None]
+    missed = row_norms(left_out.T) / math.sqrt(len(left_out))
+    if dependent:
+        return directions.T @ (projected / values[:, None]), missed
     return torch.linalg.solve_triangular(r, projected, upper=True), missed
 
 

@@ -9,6 +9,7 @@ import torch
 
 from nearly.linalg.legendre import least_terms, leave_one_out_fit, legendre, total_degree
 from nearly.linalg.matching_pursuit import matching_pursuit
+from nearly.linalg.scaling import binary_scale
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -47,6 +48,8 @@ def fit_sparse_polynomial(
     """
     n, dimension = x.shape
     x, values = x.to(torch.float64), outputs.to(torch.float64)
+    unit = binary_scale(values, (0, 1))
+    values = values / unit  # squares of errors neither overflow nor vanish
     folds = min(FOLDS, n)
     fold = torch.arange(n, device=x.device) % folds
     parts = torch.cat([(fold != torch.arange(folds, device=x.device)[:, None]), torch.ones_like(fold[None]) > 0])
@@ -70,4 +73,4 @@ def fit_sparse_polynomial(
             waited = 0 if error < least else waited + 1
             least = min(least, error)
     coefficients, _ = leave_one_out_fit(legendre(x, chosen), values)
-    return chosen, coefficients.to(outputs.dtype)
+    return chosen, (coefficients * unit).to(outputs.dtype)

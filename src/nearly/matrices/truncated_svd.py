@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nearly.core.method import Method
+from nearly.linalg.scaling import binary_scale
 from nearly.matrices._low_rank import LowRankModel
 from nearly.matrices._operators import needs_entries
 
@@ -61,11 +62,16 @@ class TruncatedSVDModel(LowRankModel):
 
     def bound(self, inputs: Float[Tensor, "n columns"]) -> Float[Tensor, " n"]:
         """Bound on the relative error in the 2-norm."""
+        inputs = inputs / binary_scale(
+            inputs, 1
+        )  # the bound is relative: powers of two take care of squares out of range
+        unit = binary_scale(self.largest, ())
         inside = inputs @ self.right.T
         outside = (inputs - inside @ self.right if self.exact else inputs).norm(dim=1)
-        rounding = 4 * math.sqrt(inputs.shape[1]) * torch.finfo(inputs.dtype).eps * self.largest * inputs.norm(dim=1)
-        left_out = self.tail * outside + rounding
-        answer = ((inside @ self.left.T).norm(dim=1) - rounding).clamp(min=0)
+        units = 4 * math.sqrt(inputs.shape[1]) * torch.finfo(inputs.dtype).eps
+        rounding = units * (self.largest / unit) * inputs.norm(dim=1)
+        left_out = self.tail / unit * outside + rounding
+        answer = ((inside @ (self.left / unit).T).norm(dim=1) - rounding).clamp(min=0)
         return left_out / torch.hypot(answer, left_out)
 
 

@@ -42,7 +42,7 @@ def replay(
     module = copy.deepcopy(target.module).eval().requires_grad_(False)
     for first, names in find_layers(module).items():
         for layer in {module.get_submodule(name) for name in names}:
-            layer.register_forward_hook(_hook(first, see))
+            layer.register_forward_hook(_hook(first, see), with_kwargs=True)
     for batch in rows.split(BATCH):
         with torch.enable_grad():
             score = target.score(module(batch), generator)
@@ -50,10 +50,10 @@ def replay(
                 score.sum().backward()
 
 
-def _hook(name: str, see: Callable[[str, Tensor, Tensor], None]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
+def _hook(name: str, see: Callable[[str, Tensor, Tensor], None]) -> Callable[[nn.Module, Any, Any, Tensor], Tensor]:
+    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], outputs: Tensor) -> Tensor:
         assert isinstance(layer, Layer)
-        x = inputs[0].detach()
+        x = (inputs[0] if inputs else named["input"]).detach()
 
         def backward(gradient: Tensor) -> None:
             see(name, *_positions(layer, x, gradient))
@@ -69,6 +69,8 @@ def _hook(name: str, see: Callable[[str, Tensor, Tensor], None]) -> Callable[[nn
 
 
 def _positions(layer: Layer, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    if x.ndim == layer.weight.ndim - 1:  # one row, without a dimension for rows
+        x, gradient = x[None], gradient[None]
     if isinstance(layer, nn.Linear):
         return x.reshape(len(x), -1, x.shape[-1]), gradient.reshape(len(x), -1, gradient.shape[-1])
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
@@ -91,6 +93,9 @@ class Moments:
     def __init__(self, weight: Tensor) -> None:
         outputs, inputs = weight.flatten(1).shape
         self.positions = 0
+        self.shift = weight.new_zeros(
+            inputs, dtype=torch.float64
+        )  # a mean nearby, about which covariances cancel little
         self.sum = weight.new_zeros(inputs, dtype=torch.float64)
         self.inputs = weight.new_zeros(inputs, inputs, dtype=torch.float64)
         self.gradients = weight.new_zeros(outputs, outputs, dtype=torch.float64)
@@ -98,7 +103,10 @@ class Moments:
     def add(self, x: Float[Tensor, "n t i"], g: Float[Tensor, "n t o"]) -> None:
         """Count in one batch."""
         kept = (g != 0).any(dim=2)
-        x, g = x[kept], g[kept]
+        x, g = x[kept].double(), g[kept].double()
+        if not self.positions and len(x):
+            self.shift = x.mean(dim=0)
+        x = x - self.shift
         self.positions += len(x)
         self.sum += x.sum(dim=0)
         self.inputs += x.T @ x
@@ -107,12 +115,13 @@ class Moments:
     @property
     def mean(self) -> Tensor:
         """Of the inputs."""
-        return self.sum / max(1, self.positions)
+        return self.shift + self.sum / max(1, self.positions)
 
     @property
     def covariance(self) -> Tensor:
         """Of the inputs."""
-        return self.inputs / max(1, self.positions) - torch.outer(self.mean, self.mean)
+        beside = self.mean - self.shift
+        return self.inputs / max(1, self.positions) - torch.outer(beside, beside)
 
 
 def moments(target: Network, rows: Tensor, generator: torch.Generator) -> dict[str, Moments]:

@@ -92,4 +92,5 @@ def row_information(x: Float[Tensor, "n t i"], g: Float[Tensor, "n t o"]) -> Flo
 
     The gradient of row n is `g_n^T x_n`, so that its squares sum along the columns to the diagonal of `g^T (x x^T) g`.
     """
+    x, g = x.double(), g.double()  # squares leave the range of lower precisions
     return ((x @ x.transpose(1, 2) @ g) * g).sum(dim=(0, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from nearly.core.domain import Box, Domain
 from nearly.core.errors import BadInput
-from nearly.core.target import Sampler, Target, collect, relative_norm
-from nearly.core.validate import as_floating, describe
+from nearly.core.target import Sampler, Target, collect, relative_norm, sampled
+from nearly.core.validate import as_floating, describe, to_tensor
+from nearly.linalg.scaling import binary_scale, row_norms
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -48,9 +50,9 @@ class Fidelity:
             raise BadInput("inputs", "at least one row", tuple(inputs.shape))
         with torch.no_grad():
             if self.vectorized:
-                answers = torch.as_tensor(self.solver(inputs))
+                answers = to_tensor(self.solver(inputs.clone()))
             else:
-                answers = torch.stack([torch.as_tensor(self.solver(x)) for x in inputs])
+                answers = torch.stack([to_tensor(self.solver(x.clone())).clone() for x in inputs])
             return answers.to(inputs.device)
 
 
@@ -152,7 +154,7 @@ class Field(Target):
 
     def _draw_inputs(self, n: int, generator: torch.Generator) -> Tensor:
         assert self.sampler is not None
-        return self.sampler(n, generator)
+        return sampled(self.sampler, n, generator)
 
     def _evaluate(self, inputs: Tensor) -> tuple[Tensor, list[str | None]]:
         assert self.solver is not None
@@ -166,12 +168,14 @@ class Field(Target):
         """
         flat = fields.reshape(len(fields), -1)
         if self.product is None:
-            return flat.norm(dim=1)
+            return row_norms(flat)
         product = self.product_on(flat)
         if len(product) != flat.shape[1]:
             raise BadInput("product", f"of size {flat.shape[1]}, as the outputs", len(product))
+        scale = binary_scale(flat, 1)
+        flat = flat / scale
         weighted = flat * product if product.ndim == 1 else (product @ flat.T).T
-        return (flat * weighted).sum(dim=1).clamp(min=0).sqrt()
+        return (flat * weighted).sum(dim=1).clamp(min=0).sqrt() * scale[:, 0]
 
     def product_on(self, like: Tensor) -> Tensor:
         """The inner product as a tensor (weights or sparse matrix) of the dtype and device of `like`."""
@@ -195,6 +199,8 @@ class Field(Target):
 def evaluate_rows(solver: Solver, inputs: Tensor, vectorized: bool) -> tuple[Tensor, list[str | None]]:
     """Answers row by row; what a solver raises is kept as the reason of that row's failure.
 
+    Inputs go in as copies and answers are copied, since a solver may work in place and may answer in one buffer every time.
+
     Args:
         solver: takes one input, or all of them if `vectorized`.
         inputs: one per row.
@@ -205,23 +211,23 @@ def evaluate_rows(solver: Solver, inputs: Tensor, vectorized: bool) -> tuple[Ten
     """
     if vectorized:
         try:
-            rows: list[Any] = list(torch.as_tensor(solver(inputs)))
+            rows: list[Any] = list(to_tensor(solver(inputs.clone())))
             if len(rows) == len(inputs):
                 return collect(list(rows), [None] * len(rows), rows[0].dtype, inputs.device)
             return inputs[:, :0], [f"{len(rows)} outputs for {len(inputs)} inputs"] * len(inputs)
         except Exception:  # the rows below find out which inputs are to blame
-            return evaluate_rows(lambda x: torch.as_tensor(solver(x[None]))[0], inputs, vectorized=False)
+            return evaluate_rows(lambda x: to_tensor(solver(x[None]))[0], inputs, vectorized=False)
     answers: list[Tensor | None] = []
     failures: list[str | None] = []
     for x in inputs:
         try:
-            answers.append(torch.as_tensor(solver(x)))
+            answers.append(to_tensor(solver(x.clone())).clone())
             failures.append(None)
         except Exception as error:
             answers.append(None)
             failures.append(f"{type(error).__name__}: {error}")
-    dtype = next((a.dtype for a in answers if a is not None), inputs.dtype)
-    return collect(answers, failures, dtype if dtype.is_floating_point else torch.float64, inputs.device)
+    dtypes = {a.dtype for a in answers if a is not None and a.is_floating_point()} or {torch.float64}
+    return collect(answers, failures, reduce(torch.promote_types, dtypes), inputs.device)
 
 
 def _checked_product(product: Any) -> Any:

@@ -11,8 +11,9 @@ from torch import Tensor
 from nearly.core.domain import Box, Domain
 from nearly.core.errors import BadInput, SolverFailed
 from nearly.core.nouns.field import evaluate_rows
-from nearly.core.target import Sampler, Target, relative_norm
+from nearly.core.target import Sampler, Target, relative_norm, sampled
 from nearly.core.validate import describe
+from nearly.linalg.scaling import binary_scale, row_norms
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -110,7 +111,9 @@ class Function(Target):
             else:
                 values = self.draw(PILOT, torch.Generator().manual_seed(0)).outputs
             flat = values.reshape(len(values), -1)
-            spread = float((flat - flat.mean(dim=0)).square().sum(dim=1).mean().sqrt())
+            unit = binary_scale(flat, (0, 1))
+            flat = flat / unit
+            spread = float((flat - flat.mean(dim=0)).square().sum(dim=1).mean().sqrt() * unit)
             if not spread > 0:
                 raise SolverFailed(
                     f"{self.name} returns the same value everywhere; metric='absolute' measures such a function"
@@ -120,7 +123,7 @@ class Function(Target):
 
     def _draw_inputs(self, n: int, generator: torch.Generator) -> Tensor:
         assert self.sampler is not None
-        return self.sampler(n, generator)
+        return sampled(self.sampler, n, generator)
 
     def _evaluate(self, inputs: Tensor) -> tuple[Tensor, list[str | None]]:
         assert self.f is not None
@@ -129,7 +132,7 @@ class Function(Target):
 
     def error(self, outputs: Float[Tensor, "n k"], predictions: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """Error per input, scaled as `metric` says."""
-        difference = (outputs - predictions).reshape(len(outputs), -1).norm(dim=1)
+        difference = row_norms((outputs - predictions).reshape(len(outputs), -1))
         if self.metric == "relative":
-            return relative_norm(difference, outputs.reshape(len(outputs), -1).norm(dim=1))
+            return relative_norm(difference, row_norms(outputs.reshape(len(outputs), -1)))
         return difference / (self.spread if self.metric == "spread" else 1.0)

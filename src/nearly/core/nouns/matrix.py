@@ -15,6 +15,7 @@ from nearly.core.target import Target, collect, relative_norm
 from nearly.core.validate import as_floating, describe
 from nearly.linalg.krylov import NAMES, choose_solver, krylov_solve, tolerance_of
 from nearly.linalg.operator import Operator, as_operator, is_operator
+from nearly.linalg.scaling import row_norms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,7 +90,7 @@ class Matrix(Target):
 
     def error(self, outputs: Float[Tensor, "n k"], predictions: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """Relative 2-norm per input."""
-        return relative_norm((outputs - predictions).norm(dim=1), outputs.norm(dim=1))
+        return relative_norm(row_norms(outputs - predictions), row_norms(outputs))
 
 
 class Solve(Target):
@@ -213,7 +214,7 @@ class Solve(Target):
 
     def error(self, outputs: Float[Tensor, "n k"], predictions: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """Relative 2-norm per input."""
-        return relative_norm((outputs - predictions).norm(dim=1), outputs.norm(dim=1))
+        return relative_norm(row_norms(outputs - predictions), row_norms(outputs))
 
 
 def matrix_bytes(matrix: Any) -> int:

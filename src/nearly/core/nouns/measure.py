@@ -11,6 +11,7 @@ from nearly.core.domain import Anywhere
 from nearly.core.errors import BadInput
 from nearly.core.target import Target
 from nearly.core.validate import as_floating, describe, require_float
+from nearly.linalg.scaling import binary_scale
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -57,6 +58,7 @@ class Measure(Target):
             self.weights = as_floating("weights", weights, dimensions=1).to(self.samples)
             if len(self.weights) != count or not bool((self.weights > 0).all()):
                 raise BadInput("weights", f"{count} positive numbers", describe(weights))
+            self.weights = self.weights / binary_scale(self.weights, 0)  # their sum stays in range
             self.weights = self.weights / self.weights.sum()
         if not bool((self.samples != self.samples[0]).any()):
             raise BadInput("samples", "at least two distinct rows", f"{count} equal ones")

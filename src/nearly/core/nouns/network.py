@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from nearly.core.errors import BadInput, TooFewSamples
-from nearly.core.target import Pairs, Rows, Target, relative_norm
+from nearly.core.target import Pairs, Rows, Target, refuse_fitted, relative_norm
 from nearly.core.validate import as_floating, describe, generator_from, require_int
+from nearly.linalg.scaling import row_norms
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -31,7 +32,7 @@ class Network(Target):
     `KL(softmax(z) || softmax(y))` in nats over the last dimension; "top1" is 1 where the largest entries differ, else 0.
 
     Args:
-        module: in evaluation mode from here on for the calls made here; its training flag is put back.
+        module: in evaluation mode for the calls made here; training flags are put back.
         data: rows that the module takes, shape (n, ...); each is handed out once. Whole numbers stay what they are (int64) for a
             module with an `nn.Embedding` or `nn.EmbeddingBag`, as token ids; all else takes the dtype of the module's weights.
         metric: as above.
@@ -81,6 +82,7 @@ class Network(Target):
             further = _rows_for(module, "certifying", certifying)
             if further.shape[1:] != rows.shape[1:] or further.dtype != rows.dtype:
                 raise BadInput("certifying", f"rows of shape {tuple(rows.shape[1:])}, as data's", describe(further))
+            refuse_fitted(rows, further)
             fitting = torch.arange(len(rows))
             kept_rows = len(rows) + torch.randperm(len(further), generator=generator_from(seed))
             rows = torch.cat([rows, further])
@@ -105,13 +107,17 @@ class Network(Target):
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def _answer(self, inputs: Tensor) -> Tensor:
-        training = self.module.training
+        training = [module for module in self.module.modules() if module.training]
         self.module.eval()
         try:
             with torch.no_grad():
-                return torch.cat([self.module(part) for part in inputs.split(CHUNK)])
+                parts = [self.module(part.clone()) for part in inputs.split(CHUNK)]  # its first layer may work in place
         finally:
-            self.module.train(training)
+            for module in training:  # one by one: others were in evaluation mode
+                module.training = True
+        if not isinstance(parts[0], Tensor):
+            raise BadInput("module", "one that returns a tensor", describe(parts[0]))
+        return torch.cat(parts)
 
     def __call__(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """The module's outputs, in evaluation mode and without gradients; any input is answered, not rows alone."""
@@ -135,9 +141,9 @@ class Network(Target):
             flat, other = outputs.reshape(len(outputs), -1), predictions.reshape(len(outputs), -1)
             if self.metric == "cosine":
                 # Half the squared distance of the unit vectors, which keeps the digits that the difference cancels.
-                flat, other = (rows / rows.norm(dim=1, keepdim=True) for rows in (flat, other))
+                flat, other = (rows / row_norms(rows)[:, None] for rows in (flat, other))
                 return (flat - other).square().sum(dim=1) / 2
-            return relative_norm((flat - other).norm(dim=1), flat.norm(dim=1))
+            return relative_norm(row_norms(flat - other), row_norms(flat))
         if self.metric == "kl":
             p, q = outputs.log_softmax(dim=-1), predictions.log_softmax(dim=-1)
             return (p.exp() * (p - q)).sum(dim=-1).reshape(len(outputs), -1).mean(dim=1).clamp(min=0)
@@ -157,7 +163,7 @@ class Network(Target):
         """
         if self.metric in ("relative", "cosine"):
             flat = outputs.reshape(len(outputs), -1)
-            size = flat.norm(dim=1) if self.metric == "cosine" else flat.detach().norm(dim=1)
+            size = row_norms(flat if self.metric == "cosine" else flat.detach())
             draws = torch.randn(flat.shape, generator=generator, dtype=flat.dtype).to(flat.device)
             return (draws * flat).sum(dim=1) / size.clamp(min=torch.finfo(flat.dtype).tiny)
         log_probabilities = outputs.log_softmax(dim=-1).reshape(-1, outputs.shape[-1])
