@@ -1,5 +1,7 @@
 """Methods on unusual but legal data: values of any size, inputs that say nothing, modules called in unusual ways."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -7,12 +9,14 @@ from torch import nn
 from nearly.core.domain import Box
 from nearly.core.errors import BadInput
 from nearly.core.nouns import Field, Function, Matrix, Measure, Network
-from nearly.fields import FourierNeuralOperator, KernelRegression, PODRegression
+from nearly.fields import FourierNeuralOperator, KernelRegression, PODRegression, ReducedBasis
 from nearly.functions import GaussianProcess, PolynomialLeastSquares, SparsePolynomial
 from nearly.linalg.scaling import row_norms
 from nearly.matrices import RandomizedSVD, TruncatedSVD
 from nearly.measures import KMeansCoreset
 from nearly.networks import FisherWeightedLayers, KroneckerWeightedLayers, TruncatedLayers, WhitenedLayers
+from nearly.problems import thermal_block
+from nearly.problems._finite_elements import affine_solver
 
 KIND = torch.float64
 SIZES = (1e-200, 1e200)
@@ -188,3 +192,17 @@ def test_a_network_of_several_outputs_is_refused_by_name():
 
     with pytest.raises(BadInput, match="module must be one that returns a tensor"):
         Network(Pair(), draw(120, 4))
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_bounds_in_single_precision_are_none_rather_than_false(scale):
+    block = thermal_block((2, 1), cells=8)
+    system = dataclasses.replace(block.system, loads=scale * block.system.loads)
+    target = Field(affine_solver(system), block.domain, product=system.product, system=system)
+    surrogate = ReducedBasis(rank=4).fit(target, seed=0)
+    inputs = target.sample(20, 1)
+    errors = target.error(target(inputs), surrogate(inputs))
+    assert (surrogate.bound(inputs) >= errors).all()
+    single = surrogate.float().bound(inputs)
+    assert (single >= errors).all()
+    assert single.isinf().all() == (scale != 1.0)

@@ -71,7 +71,7 @@ class ReducedModel(Model):
             derived["_right"] = self.load_scale[None] @ self.loads
         self._lift = float(self.lift)
         if "residual_operators" in self._buffers:
-            slack = float(self.slack.norm())
+            slack, self._size = float(self.slack.norm()), float(self.residual_loads.abs().max())
             self._tail = max(float(self.tail), slack)
             self._rounding = slack / (EPS64 * self._tail)
             if self._constant_loads:
@@ -148,7 +148,10 @@ class ReducedModel(Model):
         residual = norm(torch.addmm(load, outer, tensors["residual_operators"], alpha=-1), dim=1)
         tail = torch.add(tail, norm(outer, dim=1), alpha=self._tail)  # at least `tail` times the 2-norm of all weights
         # The rounding terms are in units of round-off, so that they hold in a lower precision too.
-        eps = torch.finfo(residual.dtype).eps
+        limits = torch.finfo(residual.dtype)
+        eps = limits.eps
+        if not limits.tiny**0.5 / eps < self._size < limits.max**0.5 * eps:  # squares of residuals leave the range
+            return torch.full_like(residual, torch.inf)
         residual = torch.add(torch.hypot(residual, tail), tail, alpha=eps * self._rounding)
         ratios = theta if self._unit_reference else theta[:, tensors["_coercive"]] / tensors["_reference"]
         least, most = torch.aminmax(ratios, dim=1)
