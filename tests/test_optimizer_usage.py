@@ -328,9 +328,8 @@ def test_layers_of_one_weight_are_one():
 # Compiled models and fused kernels.
 
 
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor that is not a leaf"
-)  # torch's own, of what it traces
+# The warning is torch's own, of what it traces.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_a_compiled_model_is_trained_as_itself():
     torch._dynamo.reset()
     loop, plain = Loop(KFAC), Loop(KFAC)

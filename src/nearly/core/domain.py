@@ -160,9 +160,8 @@ class Box(Domain):
         lower, upper = self.lower.to(inputs), self.upper.to(inputs)
         eps = max(torch.finfo(inputs.dtype).eps, torch.finfo(self.lower.dtype).eps)
         slack = 4 * eps * torch.maximum(lower.abs(), upper.abs())
-        below = torch.where(
-            self.log.to(inputs.device), 4 * eps * lower, slack
-        )  # it may be orders less than the upper end
+        # Below by the lower end alone, where that may be orders less than the upper one.
+        below = torch.where(self.log.to(inputs.device), 4 * eps * lower, slack)
         return ((inputs >= lower - below) & (inputs <= upper + slack)).all(dim=1)
 
     def describe(self) -> str:

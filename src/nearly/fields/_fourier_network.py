@@ -109,4 +109,5 @@ def _low_frequencies(grid: Sequence[int], modes: int, device: torch.device) -> t
                 place = place * size + k % grid[axis]
             places.append(place)
             weights.append(index)
-    return torch.tensor(places, device=device), torch.tensor(weights, device=device)
+    with torch.inference_mode(False):  # what is kept may be needed by a backward pass later
+        return torch.tensor(places, device=device), torch.tensor(weights, device=device)

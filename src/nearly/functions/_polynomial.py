@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nearly.core.domain import Box
 from nearly.core.surrogate import Model, operations_of_maps
-from nearly.linalg.features import features_of
+from nearly.linalg.features import features_of, some
 from nearly.linalg.legendre import legendre
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def scaling(target: Target, inputs: Float[Tensor, "n d"]) -> dict[str, Tensor]:
     box = target.domain if isinstance(target.domain, Box) else _range(inputs)
     low, high = (torch.where(box.log, end.clamp(min=1e-300).log(), end).to(inputs) for end in (box.lower, box.upper))
     return {
-        "feature_log": box.log.to(inputs.device),
+        "feature_log": some(box.log.to(inputs.device)),
         "feature_shift": (high + low) / 2,
         "feature_scale": (high - low) / 2,
         "feature_axes": inputs.new_zeros(0, 0),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
     from torch.nn import Module
 
@@ -49,7 +49,12 @@ def fit_features(inputs: Float[Tensor, "n ..."]) -> dict[str, Tensor]:
         half = (high - low) / 2
         scale = torch.where(half > 0, half, torch.ones_like(half))
         axes = torch.zeros(0, 0, dtype=rows.dtype, device=rows.device)
-        return {"feature_log": log, "feature_shift": (high + low) / 2, "feature_scale": scale, "feature_axes": axes}
+        return {
+            "feature_log": some(log),
+            "feature_shift": (high + low) / 2,
+            "feature_scale": scale,
+            "feature_axes": axes,
+        }
     shift = rows.mean(dim=0)
     _, singular, axes = torch.linalg.svd(rows - shift, full_matrices=False)
     energy = (singular / singular[0].clamp(min=tiny)).square().cumsum(dim=0)
@@ -59,11 +64,21 @@ def fit_features(inputs: Float[Tensor, "n ..."]) -> dict[str, Tensor]:
     scale = torch.where(singular[0] > rounding, singular[0] / len(rows) ** 0.5, 1.0)  # 1 where all rows are one
     scale = scale.expand(rows.shape[1]).clone()
     return {
-        "feature_log": log,
+        "feature_log": some(log),
         "feature_shift": shift,
         "feature_scale": scale,
         "feature_axes": axes[:kept].T.contiguous(),
     }
+
+
+def some(log: Bool[Tensor, " d"]) -> Bool[Tensor, " k"]:
+    """The flags, or none where none is set: shapes can be branched on without a look at data, also by `torch.export`.
+
+    Example:
+        >>> some(torch.tensor([False, True])).tolist(), some(torch.tensor([False, False])).tolist()
+        ([False, True], [])
+    """
+    return log if bool(log.any()) else log[:0]
 
 
 def _lopsided(rows: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
@@ -83,9 +98,8 @@ def apply_features(
 ) -> Float[Tensor, "n k"]:
     """Map inputs to features; inputs that are not positive where logarithms are taken are clamped to the smallest number."""
     rows = inputs.reshape(len(inputs), feature_shift.numel()).to(feature_shift)
-    # Also where no logarithm is taken: `torch.export` follows no branch that the data choose.
-    positive = torch.where(feature_log, rows, 1.0).clamp(min=torch.finfo(rows.dtype).tiny)
-    rows = torch.where(feature_log, positive.log(), rows)
+    if feature_log.numel():
+        rows = torch.where(feature_log, rows.clamp(min=torch.finfo(rows.dtype).tiny).log(), rows)
     scaled = (rows - feature_shift) / feature_scale
     return scaled @ feature_axes if feature_axes.numel() else scaled
 

@@ -73,15 +73,11 @@ def each_part(function: Callable[[Tensor], Any], parts: Sequence[Tensor]) -> lis
         >>> each_part(lambda part: float(part.sum()), [torch.ones(2), torch.ones(3)])
         [2.0, 3.0]
     """
-    threads = torch.get_num_threads()
-    if threads == 1 or len(parts) == 1 or not all(part.device.type == "cpu" and _plain(part) for part in parts):
+    if torch.get_num_threads() == 1 or len(parts) == 1:
         return [function(part) for part in parts]
-
-    def alone(part: Tensor) -> Any:
-        with torch.no_grad():  # modes are each thread's own
-            return function(part)
-
-    return list(_pool(os.getpid(), threads).map(alone, parts))
+    if not all(part.device.type == "cpu" and _plain(part) for part in parts):
+        return [function(part) for part in parts]
+    return _on_threads(function, parts)
 
 
 def _plain(tensor: Tensor) -> bool:
@@ -101,16 +97,24 @@ def _by_matrix(function: Callable[[Tensor], Any], matrices: Tensor) -> Any:
     # Workers put the parts together: torch's own threads, once woken, spin for milliseconds on the cores that are wanted.
     found = [each.new_empty(count, *each.shape[1:]) for each in function(flat[:0])]
 
-    inference = torch.is_inference_mode_enabled()
-
     def put(place: slice) -> None:
-        with torch.inference_mode(inference), torch.no_grad():  # modes are each thread's own
-            for whole, each in zip(found, function(flat[place]), strict=True):
-                whole[place] = each
+        for whole, each in zip(found, function(flat[place]), strict=True):
+            whole[place] = each
 
     width = -(-count // threads)
-    list(_pool(os.getpid(), threads).map(put, [slice(start, start + width) for start in range(0, count, width)]))
+    _on_threads(put, [slice(start, start + width) for start in range(0, count, width)])
     return tuple(each.unflatten(0, matrices.shape[:-2]) for each in found)
+
+
+def _on_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """What the function makes of each, without derivatives."""
+    inference = torch.is_inference_mode_enabled()
+
+    def alone(item: Any) -> Any:
+        with torch.inference_mode(inference), torch.no_grad():  # modes are each thread's own
+            return function(item)
+
+    return list(_pool(os.getpid(), torch.get_num_threads()).map(alone, items))
 
 
 @cache

@@ -62,9 +62,8 @@ class TruncatedSVDModel(LowRankModel):
 
     def bound(self, inputs: Float[Tensor, "n columns"]) -> Float[Tensor, " n"]:
         """Bound on the relative error in the 2-norm."""
-        inputs = inputs / binary_scale(
-            inputs, 1
-        )  # the bound is relative: powers of two take care of squares out of range
+        # The bound is relative: powers of two take care of squares out of range.
+        inputs = inputs / binary_scale(inputs, 1)
         unit = binary_scale(self.largest, ())
         inside = inputs @ self.right.T
         outside = (inputs - inside @ self.right if self.exact else inputs).norm(dim=1)

@@ -93,9 +93,8 @@ class Moments:
     def __init__(self, weight: Tensor) -> None:
         outputs, inputs = weight.flatten(1).shape
         self.positions = 0
-        self.shift = weight.new_zeros(
-            inputs, dtype=torch.float64
-        )  # a mean nearby, about which covariances cancel little
+        # A mean nearby, about which covariances cancel little.
+        self.shift = weight.new_zeros(inputs, dtype=torch.float64)
         self.sum = weight.new_zeros(inputs, dtype=torch.float64)
         self.inputs = weight.new_zeros(inputs, inputs, dtype=torch.float64)
         self.gradients = weight.new_zeros(outputs, outputs, dtype=torch.float64)

@@ -125,7 +125,8 @@ def solve(
         parts = _blocks(matrix, columns.detach(), shared=shared)
         refine = partial(_refine, recipe, matrix, applied, tolerance, most, shared=shared)
         # Products of sparse matrices hardly gain from threads, so blocks do; what is not ours may not bear several at once.
-        found = each_part(refine, parts) if _is_sparse(matrix) and preconditioner is None else list(map(refine, parts))
+        ours = isinstance(matrix, Tensor) and preconditioner is None
+        found = each_part(refine, parts) if ours and not _is_dense(matrix) else list(map(refine, parts))
     value, residual, taken, broken, stuck = (torch.cat(part, dim=-1) for part in zip(*found, strict=True))
     if asked(right, *([matrix] if isinstance(matrix, Tensor) else [])):
 
@@ -172,7 +173,7 @@ def _refine(
     unit = binary_scale(columns, -2)
     right = columns / unit
     product = _product(near)
-    if isinstance(near, Tensor) and near.layout == torch.strided:
+    if _is_dense(near):
         # As the product likes it; what is made from columns that lie as rows lies so too.
         right = right.mT.contiguous().mT
     if right.is_complex() and not near.dtype.is_complex:
@@ -227,15 +228,14 @@ def block_width(unknowns: int) -> int:
     return max(1, IN_CACHE // unknowns)
 
 
-def _is_sparse(matrix: Tensor | Operator) -> bool:
-    return isinstance(matrix, Tensor) and matrix.layout != torch.strided
+def _is_dense(matrix: Tensor | Operator) -> bool:
+    return isinstance(matrix, Tensor) and matrix.layout == torch.strided
 
 
 def _shared(matrix: Tensor | Operator, columns: Tensor) -> bool:
     """Whether columns had better share their Krylov spaces: where products with the matrix are what a step costs."""
     n, k = columns.shape[-2:]
-    dense = isinstance(matrix, Tensor) and matrix.layout == torch.strided
-    return dense and n >= LARGE and k >= MANY
+    return _is_dense(matrix) and n >= LARGE and k >= MANY
 
 
 def _blocks(matrix: Tensor | Operator, columns: Tensor, *, shared: bool) -> list[Tensor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nearly.core.validate import check_parameter, require_parameters
+from nearly.core.validate import require_parameters
 from nearly.linalg.solve._block_conjugate_gradients import block_cycle
 from nearly.linalg.solve._system import Cycle, Product, Recipe, inner_product, solve
 
@@ -26,7 +26,11 @@ CARD = {
     "order": None,
     "differentiable": ["right", "matrix"],
     "complex": ["right", "matrix"],
-    "parameters": {"tolerance": ["optional real", 0, None], "iterations": ["optional integer", 1, None]},
+    "parameters": {
+        "tolerance": ["optional real", 0, None],
+        "iterations": ["optional integer", 1, None],
+        "block": ["optional choice", True, False],
+    },
     "skips": {},
 }
 
@@ -91,11 +95,9 @@ def conjugate_gradients(
         >>> found.value.tolist(), int(found.iterations)
         ([1.0, 1.0], 1)
     """
-    require_parameters(CARD, tolerance=tolerance, iterations=iterations)
-    if block is not None:
-        check_parameter("block", block, ["choice", True, False])
-    limits: dict[str, Any] = {"tolerance": tolerance, "iterations": iterations}
-    return solve(_RECIPE, matrix, right, preconditioner, check=check, block=block, **limits)
+    limits: dict[str, Any] = {"tolerance": tolerance, "iterations": iterations, "block": block}
+    require_parameters(CARD, **limits)
+    return solve(_RECIPE, matrix, right, preconditioner, check=check, **limits)
 
 
 def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor, most: int) -> Cycle:
