@@ -261,6 +261,7 @@ CALLS = {
     "features.apply_features": given(POINTS, **fit_features(POSITIVE)),
     "features.features_of": features_of_module,
     "features.fit_features": [given(POSITIVE), given(draw(50, 40))],
+    "features.some": [given(POINTS[0] > bound) for bound in (0.0, 1e9)],
     "gaussian_process.correlation": [slopes(kind, POINTS, POINTS[:4]) for kind in ("matern", "gaussian")],
     "gaussian_process.learn": given(POINTS[:10, :1], POINTS[:10, 1:2], GENERATOR),
     "kernel_ridge.apply_kernel_ridge": given(POINTS, POINTS[:9], TARGETS[:9], POSITIVE[0, 0]),
