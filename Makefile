@@ -28,9 +28,9 @@ setup: $(STAMP) ## Install Nearly and all that its checks need into .venv
 demo: $(STAMP) ## Replace the 3x3 thermal block by a certified surrogate; writes demo/report.html
 	$(BIN)/nearly demo --out demo
 
-# On one thread: the problems of tests are small, and two threads take twice the time that one takes.
+# One process per core, each on one thread: the problems of tests are small, and two threads take twice the time that one takes.
 test: lint types $(STAMP) ## Lint, types, doctests, contract tests and unit tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(STAMP) ## Style and formatting
 	$(BIN)/ruff check .
