@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,9 +92,10 @@ class _Fails(nearly.Method):
         raise self.how
 
 
-def test_a_failure_is_kept_by_name_and_the_others_go_on(block):
-    outcome = compare(block, [_Fails(how=SolverFailed("no convergence")), Mean()], samples=120)
-    assert list(outcome.failures.values()) == ["SolverFailed: no convergence"]
+@pytest.mark.parametrize("error", [SolverFailed, np.linalg.LinAlgError, torch.linalg.LinAlgError])
+def test_a_failure_is_kept_by_name_and_the_others_go_on(block, error):
+    outcome = compare(block, [_Fails(how=error("no convergence")), Mean()], samples=120)
+    assert list(outcome.failures.values()) == [f"{error.__name__}: no convergence"]
     assert len(outcome.fitted) == 1
     assert "no convergence" in str(outcome)
     assert outcome.frame()[0]["certified_error"] is None

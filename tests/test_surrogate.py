@@ -256,6 +256,21 @@ def test_a_certificate_that_stays_after_a_move_to_float32_is_true(case: str) -> 
         nearly.certify(surrogate, target, seed=9, samples=None if target.rows is None else len(target.rows.certifying))
 
 
+@pytest.mark.parametrize("wrap", [lambda one: one, torch.nn.Sequential], ids=["alone", "inside another module"])
+def test_other_tensors_withdraw_the_certificate(wrap: Callable[[Any], Any]) -> None:
+    surrogate = nearly.fit(function(), method="fields.NearestNeighbor", samples=120)
+    certificate, outer = surrogate.certificate, wrap(surrogate)
+    kept = {name: tensor.clone() for name, tensor in outer.state_dict().items()}
+    outer.load_state_dict(kept)
+    assert surrogate.certificate is certificate
+    changed = next(name for name, tensor in kept.items() if name.endswith("outputs") and tensor.is_floating_point())
+    outer.load_state_dict(kept | {changed: kept[changed] + 1e-9})
+    assert surrogate.certificate is None
+    surrogate.certificate = certificate
+    outer.load_state_dict({name: tensor.float() if name == changed else tensor for name, tensor in kept.items()})
+    assert surrogate.certificate is None
+
+
 def test_whole_numbers_are_answered_in_the_dtype_of_the_model() -> None:
     surrogate = fitted("polynomials, box")
     corners = torch.tensor([[0, 1], [1, 1]])

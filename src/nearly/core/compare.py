@@ -10,6 +10,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.linalg import LinAlgError
+
 from nearly.core.certificate import Asked, Bound, Probable
 from nearly.core.certify import certifying_count, measure, state
 from nearly.core.cost import Cost, measure_cost
@@ -299,6 +301,6 @@ def _entry(method: Method, target: Target, supply: _Tally, pairs: Pairs, asked: 
         surrogate.cost = measure_cost(
             surrogate, target, pairs.inputs, evaluations=supply.asked + supply.chosen, seconds_fit=seconds
         )
-    except (NearlyError, RuntimeError, ArithmeticError) as error:  # torch's failed factorizations are RuntimeErrors
+    except (NearlyError, RuntimeError, ArithmeticError, LinAlgError) as error:  # torch's own LinAlgError is a RuntimeError
         return Entry(**entry, failure=f"{type(error).__name__}: {error}")
     return Entry(**entry, surrogate=surrogate)

@@ -17,7 +17,7 @@ from nearly.core.errors import ArtifactError, BadInput, NearlyError, OutOfDomain
 from nearly.core.validate import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from jaxtyping import Bool, Float
@@ -209,6 +209,15 @@ class Surrogate(nn.Module):
         if torch.finfo(self.model.dtype).eps > torch.finfo(before).eps:
             self.certificate = None
         return self
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        """Withdraw the certificate where `load_state_dict` brings other tensors than those it was measured with."""
+        for name, own in self.state_dict(prefix=prefix).items():
+            new = state_dict.get(name, own)
+            same = isinstance(new, Tensor) and (new.dtype, new.shape) == (own.dtype, own.shape)
+            if not same or not torch.equal(new.to(own.device), own):
+                self.certificate = None
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def bytes(self) -> int:
