@@ -301,6 +301,11 @@ def _entry(method: Method, target: Target, supply: _Tally, pairs: Pairs, asked: 
         surrogate.cost = measure_cost(
             surrogate, target, pairs.inputs, evaluations=supply.asked + supply.chosen, seconds_fit=seconds
         )
-    except (NearlyError, RuntimeError, ArithmeticError, LinAlgError) as error:  # torch's own LinAlgError is a RuntimeError
+    except (
+        NearlyError,
+        RuntimeError,
+        ArithmeticError,
+        LinAlgError,
+    ) as error:  # torch's own LinAlgError is a RuntimeError
         return Entry(**entry, failure=f"{type(error).__name__}: {error}")
     return Entry(**entry, surrogate=surrogate)
