@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,8 @@ import nearly
 from nearly.core.certificate import Asked, Probable, certificate_from_manifest, certificate_to_manifest
 from nearly.core.errors import BadInput, TooFewSamples
 from nearly.core.target import row_hashes
+from nearly.core.validate import to_tensor
+from nearly.linalg.operator import as_square
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,6 +150,15 @@ def test_arrays_in_any_layout_are_data(form: Callable[[np.ndarray], np.ndarray])
     assert target.rows is not None
     assert np.array_equal(target.rows.pairs.inputs.numpy(), form(x).astype(float))
     assert np.array_equal(nearly.Matrix(form(x))(torch.eye(2, dtype=torch.float64)).numpy(), form(x).T)
+
+
+def test_read_only_arrays_are_copied() -> None:
+    """Tensors have no such flag: whoever writes to one of memory that is mapped for reading alone ends the process."""
+    x = np.random.default_rng(0).random((200, 2))
+    x.flags.writeable = False
+    tensors = [to_tensor(x), nearly.Function.from_data(x, x.sum(axis=1)).rows.pairs.inputs, nearly.Matrix(x).matrix]
+    tensors.append(as_square(scipy.sparse.csr_matrix((x[:5, 0], np.arange(5), np.arange(6)))).values())
+    assert not any(np.shares_memory(tensor.numpy(), x) for tensor in tensors)
 
 
 def test_no_rows_of_data_are_a_clear_answer() -> None:

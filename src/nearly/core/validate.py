@@ -78,8 +78,10 @@ def require_int(name: str, value: object, *, least: int | None = None, most: int
 
 def to_tensor(value: Any) -> Tensor:
     """A tensor of numbers in any form, without a copy where torch can do without one; lists of floats in double precision."""
-    if isinstance(value, np.ndarray) and (not value.dtype.isnative or any(stride < 0 for stride in value.strides)):
-        value = value.astype(value.dtype.newbyteorder("="), order="C")  # torch has neither
+    if isinstance(value, np.ndarray):
+        forward = all(stride >= 0 for stride in value.strides)
+        if not (forward and value.dtype.isnative and value.flags.writeable):  # torch has none that are not
+            value = value.astype(value.dtype.newbyteorder("="), order="C")
     tensor = torch.as_tensor(value)
     if tensor.is_floating_point() and not hasattr(value, "dtype"):  # lists of floats, which torch makes float32
         tensor = torch.as_tensor(value, dtype=torch.float64)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nearly.core.errors import BadInput
-from nearly.core.validate import as_floating, describe, generator_from, require_finite, require_int
+from nearly.core.validate import as_floating, describe, generator_from, require_finite, require_int, to_tensor
 from nearly.linalg.scaling import binary_scale
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def as_square(
         values = torch.zeros(0, dtype=torch.float64)
         if rows.nnz:
             values = as_floating("matrix", rows.data, complex_too=complex_too)
-        starts, columns, values = (torch.as_tensor(part, device=device) for part in (rows.indptr, rows.indices, values))
+        starts, columns, values = (to_tensor(part).to(device) for part in (rows.indptr, rows.indices, values))
         found = csr(starts, columns, values, rows.shape)
     elif isinstance(matrix, Tensor) and matrix.layout != torch.strided:
         if not (matrix.is_floating_point() or (complex_too and matrix.is_complex())) or matrix.ndim != 2:

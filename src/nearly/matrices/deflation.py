@@ -14,7 +14,7 @@ from torch import Tensor
 from nearly.core.errors import BadInput
 from nearly.core.method import Method
 from nearly.core.surrogate import Model
-from nearly.core.validate import describe
+from nearly.core.validate import describe, to_tensor
 from nearly.linalg.precondition.polynomial import chebyshev_iteration
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _scaled(target: Solve, scale: Tensor) -> tuple[Tensor | None, Tensor | None,
         torch.from_numpy(index.astype(np.int32)) for index in (target.sparse.indptr, target.sparse.indices)
     )
     rows = torch.repeat_interleave(starts.diff())
-    return torch.from_numpy(target.sparse.data).double() * scale[rows] * scale[columns], starts, columns
+    return to_tensor(target.sparse.data).double() * scale[rows] * scale[columns], starts, columns
 
 
 def _dense_modes(target: Solve, scale: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -187,7 +187,7 @@ class Field(Target):
             else:
                 coo = self.product.tocoo()
                 index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
-                sparse = torch.sparse_coo_tensor(index, torch.from_numpy(coo.data), coo.shape, check_invariants=True)
+                sparse = torch.sparse_coo_tensor(index, to_tensor(coo.data), coo.shape, check_invariants=True)
                 self._product_on[key] = sparse.coalesce().to(like)
         return self._product_on[key]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from nearly.core.domain import Anywhere
 from nearly.core.errors import BadInput, FactorizationFailed
 from nearly.core.target import Target, collect, relative_norm
-from nearly.core.validate import as_floating, describe
+from nearly.core.validate import as_floating, describe, to_tensor
 from nearly.linalg.krylov import NAMES, choose_solver, krylov_solve, tolerance_of
 from nearly.linalg.operator import Operator, as_operator, is_operator
 from nearly.linalg.scaling import row_norms
@@ -58,7 +58,7 @@ class Matrix(Target):
     ) -> None:
         self.sparse, self.operator, self.matrix = _checked_matrix(matrix, shape, transpose)
         self.shape: tuple[int, int] = (int(self.matrix.shape[0]), int(self.matrix.shape[1]))
-        self.dtype = torch.from_numpy(self.sparse.data[:0]).dtype if self.sparse is not None else self.matrix.dtype
+        self.dtype = to_tensor(self.sparse.data[:0]).dtype if self.sparse is not None else self.matrix.dtype
         self.name, self.domain = name, Anywhere([self.shape[1]])
 
     @property
@@ -122,7 +122,7 @@ class Solve(Target):
         if self.matrix.shape[0] != self.matrix.shape[1]:
             raise BadInput("matrix", "square", describe(self.matrix))
         self.unknowns = int(self.matrix.shape[0])
-        self.dtype = torch.from_numpy(self.sparse.data[:0]).dtype if self.sparse is not None else self.matrix.dtype
+        self.dtype = to_tensor(self.sparse.data[:0]).dtype if self.sparse is not None else self.matrix.dtype
         self.name, self.domain = name, Anywhere([self.unknowns])
         _ = self.factors if self.operator is None else self.solver
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from nearly.core.errors import BadInput
-from nearly.core.validate import as_floating, describe, require_finite, require_float, require_int
+from nearly.core.validate import as_floating, describe, require_finite, require_float, require_int, to_tensor
 from nearly.linalg.scaling import binary_scale
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def randomized_svd(
     rank = min(require_int("rank", rank, least=1), *matrix.shape)
     if tolerance is not None:
         require_float("tolerance", tolerance, above=0.0, below=1.0)
-    entries = torch.from_numpy(matrix.data) if hasattr(matrix, "tocsr") else matrix.flatten()
+    entries = to_tensor(matrix.data) if hasattr(matrix, "tocsr") else matrix.flatten()
     require_finite("matrix", entries)
     unit = float(binary_scale(entries, 0)) if len(entries) else 1.0
     if not 1 / FAR < unit < FAR:  # squares of squares must stay in range
@@ -174,7 +174,7 @@ def by_rows(name: str, matrix: Any) -> Any:
 
 
 def _dtype(matrix: Any) -> torch.dtype:
-    return torch.from_numpy(matrix.data[:0]).dtype if hasattr(matrix, "tocsr") else matrix.dtype
+    return to_tensor(matrix.data[:0]).dtype if hasattr(matrix, "tocsr") else matrix.dtype
 
 
 def times(matrix: Any, vectors: Tensor) -> Tensor:

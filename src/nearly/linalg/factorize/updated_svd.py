@@ -10,7 +10,7 @@ import scipy.sparse
 import torch
 
 from nearly.core.errors import BadInput
-from nearly.core.validate import as_floating, describe, generator_from, require_finite, require_int
+from nearly.core.validate import as_floating, describe, generator_from, require_finite, require_int, to_tensor
 from nearly.linalg.factorize.randomized_svd import LowRank, by_rows, times
 from nearly.linalg.scaling import binary_scale
 
@@ -216,7 +216,7 @@ class _Update:
     def __init__(self, name: str, matrix: Any, like: Tensor | None, *, transpose: bool = False) -> None:
         if hasattr(matrix, "tocsr"):
             matrix = by_rows(name, matrix.T if transpose else matrix)
-            self.entries = torch.from_numpy(matrix.data)
+            self.entries = to_tensor(matrix.data)
             require_finite(name, self.entries)
             columns, places = np.unique(matrix.indices, return_inverse=True)
             self.support = torch.from_numpy(columns).long()
