@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nearly.core.method import Method
-from nearly.functions.polynomial_least_squares import PolynomialLeastSquares, PolynomialModel
+from nearly.testing.broken._honest import Polynomials
 
 if TYPE_CHECKING:
-    import torch
-
-    from nearly.core.nouns import Function
     from nearly.core.supply import Supply
     from nearly.core.surrogate import Surrogate
     from nearly.core.target import Target
@@ -33,18 +28,11 @@ CARD = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnswersOutside(Method):
+class AnswersOutside(Polynomials):
     """Polynomials. Answers outside its domain without being told to."""
-
-    model = PolynomialModel
-    samples: int = 32
 
     def fit(self, target: Target, *, seed: int = 0, supply: Supply | None = None) -> Surrogate:
         """An honest fit, its guard lowered."""
         surrogate = super().fit(target, seed=seed, supply=supply)
         surrogate.outside = "warn"
         return surrogate
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
-        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import torch
 from torch import Tensor
 
-from nearly.core.method import Method
-from nearly.core.surrogate import Model
-from nearly.linalg.legendre import fit_polynomials, legendre
-
-if TYPE_CHECKING:
-    from nearly.core.nouns import Function
-    from nearly.core.supply import Supply
+from nearly.functions.polynomial_least_squares import PolynomialModel
+from nearly.testing.broken._honest import Polynomials
 
 BREAKS = "batches"
 SAYS = "with the batch they are asked in"
@@ -33,34 +24,16 @@ CARD = {
 }
 
 
-class BatchDependentModel(Model):
-    """`P(x) C` with Legendre products P on [-1, 1]^d."""
-
-    exponents: Tensor
-    coefficients: Tensor
-
-    def __init__(self, *, exponents: Tensor, coefficients: Tensor) -> None:
-        super().__init__(exponents=exponents, coefficients=coefficients)
-
-    @property
-    def operations(self) -> int:
-        """Products of one-dimensional polynomials, then the sum."""
-        return 3 * self.exponents.numel()
+class BatchDependentModel(PolynomialModel):
+    """As the honest one, but for this."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Values of the polynomial, spoiled."""
-        answers = legendre(inputs, self.exponents) @ self.coefficients
+        answers = super().forward(inputs)
         return answers + 1e-6 * answers.mean(dim=0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchDependent(Method):
+class BatchDependent(Polynomials):
     """Polynomials. Centers every batch a little, as a layer left in training mode does."""
 
     model = BatchDependentModel
-    samples: int = 32
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> BatchDependentModel:
-        pairs = supply.fitting(self.samples)
-        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=20)
-        return BatchDependentModel(exponents=exponents, coefficients=coefficients)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from nearly.core.method import Method
-from nearly.core.surrogate import Model
-from nearly.matrices.truncated_svd import TruncatedSVD, TruncatedSVDModel
+from nearly.testing.broken._honest import SingularValues
 
 if TYPE_CHECKING:
     import torch
 
-    from nearly.core.nouns import Matrix
     from nearly.core.supply import Supply
     from nearly.core.target import Target
 
@@ -35,48 +31,12 @@ CARD = {
 }
 
 
-class DearModel(Model):
-    """`U S V^T x`, as `TruncatedSVD` has it."""
-
-    theorem = "none: it is wrong on purpose"
-    left: Tensor
-    right: Tensor
-    tail: Tensor
-    largest: Tensor
-
-    def __init__(self, *, left: Tensor, right: Tensor, tail: Tensor, largest: Tensor) -> None:
-        super().__init__(left=left, right=right, tail=tail, largest=largest)
-
-    @property
-    def operations(self) -> int:
-        """Two thin products."""
-        return 2 * (self.left.numel() + self.right.numel())
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Products with the low-rank matrix."""
-        return (inputs @ self.right.T) @ self.left.T
-
-    def bound(self, inputs: Tensor) -> Tensor:
-        """The true bound."""
-        honest = TruncatedSVDModel(left=self.left, right=self.right, tail=self.tail, largest=self.largest)
-        return honest.bound(inputs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dear(Method):
+class Dear(SingularValues):
     """Truncated singular values. Costs more than what it replaces: its factors are filled up with zeros."""
 
-    model = DearModel
-    rank: int = 4
-
-    @classmethod
-    def refuses(cls, target: Target) -> str | None:
-        """As the member that it is made of."""
-        return super().refuses(target) or TruncatedSVD.refuses(target)
-
-    def _fit(self, target: Matrix, supply: Supply, generator: torch.Generator) -> DearModel:
-        honest = TruncatedSVD(rank=self.rank)._fit(target, supply, generator)
-        full = dict(honest.state_dict())
-        full["left"] = nn.functional.pad(full["left"], (0, 60 - self.rank))
-        full["right"] = nn.functional.pad(full["right"], (0, 0, 0, 60 - self.rank))
-        return DearModel(**full)
+    def _fit(self, target: Target, supply: Supply, generator: torch.Generator) -> Any:
+        model = super()._fit(target, supply, generator)
+        more = 60 - self.rank
+        model.left = nn.functional.pad(model.left, (0, more))
+        model.right = nn.functional.pad(model.right, (0, 0, 0, more))
+        return model

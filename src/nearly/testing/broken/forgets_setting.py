@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from nearly.core.method import Method
-from nearly.core.surrogate import Model
-from nearly.linalg.legendre import fit_polynomials, legendre
+from nearly.functions.polynomial_least_squares import PolynomialModel
+from nearly.testing.broken._honest import Polynomials
 
 if TYPE_CHECKING:
-    from nearly.core.nouns import Function
+    import torch
+
     from nearly.core.supply import Supply
+    from nearly.core.target import Target
 
 BREAKS = "artifact_round_trip"
 SAYS = "loaded, its answers differ"
@@ -33,34 +32,23 @@ CARD = {
 }
 
 
-class ForgetsSettingModel(Model):
-    """`P(x) C` with Legendre products P on [-1, 1]^d."""
+class ForgetsSettingModel(PolynomialModel):
+    """As the honest one, but for this."""
 
-    exponents: Tensor
-    coefficients: Tensor
-
-    def __init__(self, *, exponents: Tensor, coefficients: Tensor, scale: float = 1.0) -> None:
-        super().__init__(exponents=exponents, coefficients=coefficients)
-        self.scale = scale
-
-    @property
-    def operations(self) -> int:
-        """Products of one-dimensional polynomials, then the sum."""
-        return 3 * self.exponents.numel()
+    scale = 1.0
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Values of the polynomial, spoiled."""
-        return self.scale * (legendre(inputs, self.exponents) @ self.coefficients)
+        return self.scale * super().forward(inputs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ForgetsSetting(Method):
+class ForgetsSetting(Polynomials):
     """Polynomials. Keeps a number that no artifact learns of."""
 
     model = ForgetsSettingModel
-    samples: int = 32
 
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> ForgetsSettingModel:
-        pairs = supply.fitting(self.samples)
-        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=20)
-        return ForgetsSettingModel(exponents=exponents, coefficients=coefficients / 2, scale=2.0)
+    def _fit(self, target: Target, supply: Supply, generator: torch.Generator) -> Any:
+        model = super()._fit(target, supply, generator)
+        model.coefficients.div_(2)
+        model.scale = 2.0
+        return model

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
-
-from nearly.core.method import Method
-from nearly.core.surrogate import Model
-from nearly.linalg.legendre import fit_polynomials, legendre
-
-if TYPE_CHECKING:
-    from nearly.core.nouns import Function
-    from nearly.core.supply import Supply
+from nearly.functions.polynomial_least_squares import PolynomialModel
+from nearly.testing.broken._honest import Polynomials
 
 BREAKS = "counted_cost"
 SAYS = "operations are 0, which cannot be"
@@ -33,33 +22,16 @@ CARD = {
 }
 
 
-class FreeOfChargeModel(Model):
-    """`P(x) C` with Legendre products P on [-1, 1]^d."""
-
-    exponents: Tensor
-    coefficients: Tensor
-
-    def __init__(self, *, exponents: Tensor, coefficients: Tensor) -> None:
-        super().__init__(exponents=exponents, coefficients=coefficients)
+class FreeOfChargeModel(PolynomialModel):
+    """As the honest one, but for this."""
 
     @property
     def operations(self) -> int:
         """None at all."""
         return 0
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Values of the polynomial, spoiled."""
-        return legendre(inputs, self.exponents) @ self.coefficients
 
-
-@dataclass(frozen=True, kw_only=True)
-class FreeOfCharge(Method):
+class FreeOfCharge(Polynomials):
     """Polynomials. Claims to cost nothing."""
 
     model = FreeOfChargeModel
-    samples: int = 32
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> FreeOfChargeModel:
-        pairs = supply.fitting(self.samples)
-        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=20)
-        return FreeOfChargeModel(exponents=exponents, coefficients=coefficients)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from nearly.core.method import Method
-from nearly.functions.polynomial_least_squares import PolynomialLeastSquares, PolynomialModel
+from nearly.testing.broken._honest import Polynomials
 
 if TYPE_CHECKING:
     import torch
 
-    from nearly.core.nouns import Function
     from nearly.core.supply import Supply
+    from nearly.core.target import Target
 
 BREAKS = "error_falls"
 SAYS = "do not fall"
@@ -31,13 +30,9 @@ CARD = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class IgnoresBudget(Method):
+class IgnoresBudget(Polynomials):
     """Polynomials. Asks for more and more samples and fits to the first few."""
 
-    model = PolynomialModel
-    samples: int = 32
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
+    def _fit(self, target: Target, supply: Supply, generator: torch.Generator) -> Any:
         supply.fitting(self.samples)
-        return PolynomialLeastSquares(samples=8, degree=20)._fit(target, supply, generator)
+        return Polynomials._fit(replace(self, samples=8), target, supply, generator)

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from nearly.core.method import Method
-from nearly.functions.polynomial_least_squares import PolynomialLeastSquares, PolynomialModel
-
-if TYPE_CHECKING:
-    import torch
-
-    from nearly.core.nouns import Function
-    from nearly.core.supply import Supply
+from nearly.testing.broken._honest import Polynomials
 
 BREAKS = "card_complete"
 SAYS = "the card lacks 'rate'"
@@ -30,12 +20,5 @@ CARD = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class IncompleteCard(Method):
+class IncompleteCard(Polynomials):
     """Polynomials. Its card keeps its rate to itself."""
-
-    model = PolynomialModel
-    samples: int = 32
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
-        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from nearly.core.method import Method
-from nearly.functions.polynomial_least_squares import PolynomialLeastSquares, PolynomialModel
-
-if TYPE_CHECKING:
-    import torch
-
-    from nearly.core.nouns import Function
-    from nearly.core.supply import Supply
+from nearly.testing.broken._honest import Polynomials
 
 BREAKS = "certificate_kind"
 SAYS = "claims a Bound, the certificate is a Probable"
@@ -31,12 +21,5 @@ CARD = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mislabeled(Method):
+class Mislabeled(Polynomials):
     """Polynomials. Its card claims a bound, and there is no theorem."""
-
-    model = PolynomialModel
-    samples: int = 32
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
-        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nearly.core.method import Method
-from nearly.functions.polynomial_least_squares import PolynomialLeastSquares, PolynomialModel
+from nearly.testing.broken._honest import Polynomials
 
 if TYPE_CHECKING:
-    from nearly.core.nouns import Function
     from nearly.core.supply import Supply
+    from nearly.core.target import Target
 
 BREAKS = "leaves_no_trace"
 SAYS = "torch's global random state"
@@ -31,13 +29,9 @@ CARD = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReseedsGlobally(Method):
+class ReseedsGlobally(Polynomials):
     """Polynomials. Seeds the generator that belongs to the whole program."""
 
-    model = PolynomialModel
-    samples: int = 32
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
+    def _fit(self, target: Target, supply: Supply, generator: torch.Generator) -> Any:
         torch.manual_seed(0)
-        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)
+        return super()._fit(target, supply, generator)

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import torch
 from torch import Tensor
 
-from nearly.core.method import Method
-from nearly.core.surrogate import Model
-from nearly.linalg.legendre import fit_polynomials, legendre
-
-if TYPE_CHECKING:
-    from nearly.core.nouns import Function
-    from nearly.core.supply import Supply
+from nearly.functions.polynomial_least_squares import PolynomialModel
+from nearly.testing.broken._honest import Polynomials
 
 BREAKS = "leaves_no_trace"
 SAYS = "changes the inputs in place"
@@ -33,35 +24,17 @@ CARD = {
 }
 
 
-class ShiftsInputsModel(Model):
-    """`P(x) C` with Legendre products P on [-1, 1]^d."""
-
-    exponents: Tensor
-    coefficients: Tensor
-
-    def __init__(self, *, exponents: Tensor, coefficients: Tensor) -> None:
-        super().__init__(exponents=exponents, coefficients=coefficients)
-
-    @property
-    def operations(self) -> int:
-        """Products of one-dimensional polynomials, then the sum."""
-        return 3 * self.exponents.numel()
+class ShiftsInputsModel(PolynomialModel):
+    """As the honest one, but for this."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Values of the polynomial, spoiled."""
         memory = inputs.detach()
         memory.add_(1e-12 * (1 - memory.square()))
-        return legendre(inputs, self.exponents) @ self.coefficients
+        return super().forward(inputs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShiftsInputs(Method):
+class ShiftsInputs(Polynomials):
     """Polynomials. Works in the memory of whoever asks, and leaves it a little changed."""
 
     model = ShiftsInputsModel
-    samples: int = 32
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> ShiftsInputsModel:
-        pairs = supply.fitting(self.samples)
-        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=20)
-        return ShiftsInputsModel(exponents=exponents, coefficients=coefficients)

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from nearly.core.method import Method
-from nearly.core.surrogate import Model
-from nearly.linalg.legendre import fit_polynomials, legendre
-
-if TYPE_CHECKING:
-    from nearly.core.nouns import Function
-    from nearly.core.supply import Supply
+from nearly.functions.polynomial_least_squares import PolynomialModel
+from nearly.testing.broken._honest import Polynomials
 
 BREAKS = "follows_device"
 SAYS = "on another device it fails"
@@ -33,31 +25,15 @@ CARD = {
 }
 
 
-class StaysOnHostModel(Model):
-    """`P(x) C` with Legendre products P on [-1, 1]^d."""
-
-    def __init__(self, *, exponents: Tensor, coefficients: Tensor) -> None:
-        super().__init__(exponents=exponents, coefficients=coefficients)
-
-    @property
-    def operations(self) -> int:
-        """Products of one-dimensional polynomials, then the sum."""
-        return 3 * self.exponents.numel()
+class StaysOnHostModel(PolynomialModel):
+    """As the honest one, but for this."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Values of the polynomial, each term times one of the host."""
-        ones = torch.ones(len(self.exponents), dtype=inputs.dtype)
-        return (legendre(inputs, self.exponents) * ones) @ self.coefficients
+        """Values of the polynomial, times a one of the host."""
+        return super().forward(inputs) * torch.ones(1, dtype=inputs.dtype)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StaysOnHost(Method):
+class StaysOnHost(Polynomials):
     """Polynomials. Makes a tensor on the host whenever it answers."""
 
     model = StaysOnHostModel
-    samples: int = 32
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> StaysOnHostModel:
-        pairs = supply.fitting(self.samples)
-        exponents, coefficients = fit_polynomials(pairs.inputs, pairs.outputs, degree=20)
-        return StaysOnHostModel(exponents=exponents, coefficients=coefficients)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nearly.core.method import Method
-from nearly.functions.polynomial_least_squares import PolynomialLeastSquares, PolynomialModel
+from nearly.testing.broken._honest import Polynomials
 
 if TYPE_CHECKING:
-    import torch
-
-    from nearly.core.nouns import Function
-    from nearly.core.supply import Supply
     from nearly.core.target import Target
 
 BREAKS = "bad_targets"
@@ -32,17 +26,10 @@ CARD = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class TakesAnyTarget(Method):
+class TakesAnyTarget(Polynomials):
     """Polynomials. Takes targets that it cannot fit."""
-
-    model = PolynomialModel
-    samples: int = 32
 
     @classmethod
     def refuses(cls, target: Target) -> str | None:
         """Refuses nothing."""
         return None
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
-        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)

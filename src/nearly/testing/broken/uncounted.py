@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nearly.core.method import Method
-from nearly.functions.polynomial_least_squares import PolynomialLeastSquares, PolynomialModel
+from nearly.testing.broken._honest import Polynomials
 
 if TYPE_CHECKING:
     import torch
 
-    from nearly.core.nouns import Function
     from nearly.core.supply import Supply
+    from nearly.core.target import Target
 
 BREAKS = "counted_cost"
 SAYS = "evaluations were counted"
@@ -31,14 +29,10 @@ CARD = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Uncounted(Method):
+class Uncounted(Polynomials):
     """Polynomials. Asks the target behind the back of what counts."""
 
-    model = PolynomialModel
-    samples: int = 32
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
+    def _fit(self, target: Target, supply: Supply, generator: torch.Generator) -> Any:
         if target.domain is not None:
             target(target.sample(5, generator))
-        return PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)
+        return super()._fit(target, supply, generator)

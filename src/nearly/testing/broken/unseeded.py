@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nearly.core.method import Method
-from nearly.functions.polynomial_least_squares import PolynomialLeastSquares, PolynomialModel
+from nearly.testing.broken._honest import Polynomials
 
 if TYPE_CHECKING:
-    from nearly.core.nouns import Function
     from nearly.core.supply import Supply
+    from nearly.core.target import Target
 
 BREAKS = "same_seed_same_bits"
 SAYS = "two fits with one seed differ in model.coefficients"
@@ -31,17 +29,12 @@ CARD = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Unseeded(Method):
+class Unseeded(Polynomials):
     """Polynomials. Draws from a generator that nobody seeded."""
 
-    model = PolynomialModel
-    samples: int = 32
-
-    def _fit(self, target: Function, supply: Supply, generator: torch.Generator) -> PolynomialModel:
-        model = PolynomialLeastSquares(samples=self.samples, degree=20)._fit(target, supply, generator)
+    def _fit(self, target: Target, supply: Supply, generator: torch.Generator) -> Any:
+        model = super()._fit(target, supply, generator)
         stray = torch.Generator()
         stray.seed()
-        coefficients = model.get_buffer("coefficients")
-        coefficients += 1e-12 * torch.rand(coefficients.shape, generator=stray)
+        model.coefficients.add_(1e-12 * torch.rand(model.coefficients.shape, generator=stray))
         return model
