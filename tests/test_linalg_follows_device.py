@@ -357,6 +357,7 @@ CALLS = {
     "tensor_train.tensor_train": slopes(BATCH),
     "tensor_train.train_to_tensor": given([draw(1, 4, 3), draw(3, 5, 1)]),
     "threads.each_part": lambda f, put: f(torch.linalg.svdvals, [put(X), put(TALL)]),
+    "threads.cholesky": [given(SPD), given(HERMITIAN)],
     "threads.eigh": [given(SPD), given(HERMITIAN)],
     "threads.svd": [given(BATCH), given(CX)],
     "triangular.triangular_solver": triangular,

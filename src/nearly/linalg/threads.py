@@ -64,6 +64,16 @@ def svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _by_matrix(lambda part: torch.linalg.svd(part, full_matrices=False), matrices)
 
 
+def cholesky(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """`torch.linalg.cholesky_ex`, of batches on CPUs as `eigh`.
+
+    Example:
+        >>> cholesky(torch.tensor([[4.0]]))[0].item()
+        2.0
+    """
+    return _by_matrix(torch.linalg.cholesky_ex, matrices)
+
+
 def each_part(function: Callable[[Tensor], Any], parts: Sequence[Tensor]) -> list[Any]:
     """`[function(part) for part in parts]`, on CPUs side by side with a thread for each, and without derivatives there.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ IN_CACHE = 2**18
 # at condition numbers of 3, 100 and 10,000, sharing took 1.3, 1.0 and 0.45 of the time with four columns (64 systems, n = 200), and
 # 1.4, 0.35 and 0.06 with 64 columns (n = 1,000).
 LARGE, MANY = 64, 4
+# Unknowns of dense matrices that are factorized to begin with: on one core that takes the time of n / 120 products with a vector.
+FACTORED = (16, 2048)
 WIDEST = 3
 TOLERANCE = 1e-8  # in double precision
 ENOUGH_PROGRESS = 0.9  # a cycle that leaves more than this of the residual is not worth another
@@ -68,6 +70,7 @@ class Recipe:
         advice: what would help where steps ran out.
         inverse: what its argument for an approximate inverse is called.
         block: one cycle in which the columns of a system share one Krylov space, if there is one.
+        factors: makes an approximate inverse of a dense matrix, which is used where none is given, if there is such a thing.
         restart: steps after which a cycle ends by itself, however little it has gained.
     """
 
@@ -79,6 +82,7 @@ class Recipe:
     advice: str = "raise iterations=, or give a preconditioner="
     inverse: str = "preconditioner"
     block: Iteration | None = None
+    factors: Callable[[Tensor], Product | None] | None = None
     restart: int = 0
 
 
@@ -92,6 +96,7 @@ def solve(
     iterations: int | None,
     check: bool,
     block: bool | None = False,
+    factors: Product | None = None,
 ) -> Solution:
     """The solution of `A x = b`, one problem per column of b, with derivatives by the implicit function theorem.
 
@@ -106,7 +111,8 @@ def solve(
         tolerance: for the 2-norm of the residual over that of b; None for `TOLERANCE`, in single precision its square root.
         iterations: most steps; None for ten times the unknowns.
         check: whether to raise when it is not reached.
-        block: whether the columns of a system share one Krylov space; None where that is likely to be faster.
+        block: whether the columns of a system share one Krylov space; None for what is likely to be fastest.
+        factors: what the recipe's made of the matrix before.
 
     Returns:
         The solution.
@@ -121,9 +127,13 @@ def solve(
     columns = right.unsqueeze(-1) if right.ndim == 1 else right
     most = 10 * columns.shape[-2] if iterations is None else iterations
     with torch.no_grad():
-        shared = _shared(matrix, columns) if block is None else block
+        near, scale = near_one(matrix)
+        if factors is None and block is None and preconditioner is None and recipe.factors is not None:
+            factors = recipe.factors(near) if isinstance(near, Tensor) and _is_factored(near) else None
+        shared = factors is None and (_shared(matrix, columns) if block is None else block)
+        opening = recipe.block if shared else None if factors is None else _preconditioned(recipe.run, factors)
         parts = _blocks(matrix, columns.detach(), shared=shared)
-        refine = partial(_refine, recipe, matrix, applied, tolerance, most, shared=shared)
+        refine = partial(_refine, recipe, near, scale, applied, tolerance, most, opening)
         # Products of sparse matrices hardly gain from threads, so blocks do; what is not ours may not bear several at once.
         ours = isinstance(matrix, Tensor) and preconditioner is None
         found = each_part(refine, parts) if ours and not _is_dense(matrix) else list(map(refine, parts))
@@ -134,7 +144,7 @@ def solve(
             turned = matrix if recipe.symmetric and not isinstance(matrix, Tensor) else adjoint(matrix)
             other = preconditioner if recipe.symmetric else _adjoint_preconditioner(preconditioner, right.dtype)
             limits: dict[str, Any] = {"tolerance": tolerance, "iterations": iterations, "check": True, "block": block}
-            return solve(recipe, turned, gradient, other, **limits).value
+            return solve(recipe, turned, gradient, other, factors=factors, **limits).value
 
         value = implicit(matrix, columns, value, backward)
     if right.ndim == 1:
@@ -160,16 +170,15 @@ def solve(
 
 def _refine(
     recipe: Recipe,
-    matrix: Tensor | Operator,
+    near: Tensor | Operator,
+    scale: Tensor,
     applied: Product,
     tolerance: float,
     most: int,
+    opening: Iteration | None,
     columns: Tensor,
-    *,
-    shared: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Value, relative residual, steps, and which columns broke or got stuck."""
-    near, scale = near_one(matrix)
     unit = binary_scale(columns, -2)
     right = columns / unit
     product = _product(near)
@@ -186,25 +195,26 @@ def _refine(
     taken = torch.zeros(norm.shape, dtype=torch.int64, device=norm.device)
     broken, stuck = torch.zeros_like(taken, dtype=torch.bool), torch.zeros_like(taken, dtype=torch.bool)
     live = norm > enough
-    block = recipe.block if shared else None
     while bool(live.any()) and (left := most - int(taken[live].max())) > 0:
-        cycle = (block or recipe.run)(product, applied, rest * live.unsqueeze(-2), enough, left)
+        cycle = (opening or recipe.run)(product, applied, rest * live.unsqueeze(-2), enough, left)
         taken = taken + torch.where(live, cycle.taken, 0)
         trial = x + cycle.step
         new = right - product(trial)
         now = new.norm(dim=-2)
         better = live & (now < norm)
-        if block is None:  # else columns go on by themselves
-            enough_progress = torch.where(cycle.taken == recipe.restart, better, now <= ENOUGH_PROGRESS * norm)
-            stuck = stuck | (live & ~enough_progress & ~(now <= enough) & (cycle.taken < left))
-        block = None
+        gained = torch.where(cycle.taken == recipe.restart, better, now <= ENOUGH_PROGRESS * norm) | (now <= enough)
+        if opening is None:
+            stuck = stuck | (live & ~gained & (cycle.taken < left))
+        elif not bool(gained[live].all()):
+            opening = None  # and the iteration goes on by itself
         x, rest = (torch.where(better.unsqueeze(-2), a, b) for a, b in ((trial, x), (new, rest)))
         norm = torch.where(better, now, norm)
         broken = broken | (cycle.broken & (norm > enough))
         live = (norm > enough) & ~broken & ~stuck
     value = x * unit / scale
-    # From the value that is returned: large and small ones may have left the range of their type.
-    norm = (right - product(value * scale / unit)).norm(dim=-2)
+    returned = value * scale / unit
+    if not torch.equal(returned, x):  # large and small ones have left the range of their type
+        norm = (right - product(returned)).norm(dim=-2)
     return value, norm / size.clamp(min=torch.finfo(size.dtype).tiny), taken, broken, stuck
 
 
@@ -236,6 +246,21 @@ def _shared(matrix: Tensor | Operator, columns: Tensor) -> bool:
     """Whether columns had better share their Krylov spaces: where products with the matrix are what a step costs."""
     n, k = columns.shape[-2:]
     return _is_dense(matrix) and n >= LARGE and k >= MANY
+
+
+def _is_factored(matrix: Tensor) -> bool:
+    """Whether factors are likely to take less time than the steps that they save."""
+    return _is_dense(matrix) and FACTORED[0] <= matrix.shape[-1] <= FACTORED[1]
+
+
+def _preconditioned(run: Iteration, factors: Product) -> Iteration:
+    """The iteration with a preconditioner that is none of the caller's: where it breaks down this says nothing."""
+
+    def opening(product: Product, _: Product, rest: Tensor, enough: Tensor, most: int) -> Cycle:
+        cycle = run(product, factors, rest, enough, most)
+        return replace(cycle, broken=torch.zeros_like(cycle.broken))
+
+    return opening
 
 
 def _blocks(matrix: Tensor | Operator, columns: Tensor, *, shared: bool) -> list[Tensor]:
@@ -382,7 +407,8 @@ def near_one(matrix: Tensor | Operator) -> tuple[Tensor | Operator, Tensor]:
     if not entries.numel():
         return matrix, torch.ones(1, 1, dtype=matrix.dtype.to_real(), device=matrix.device)
     scale = binary_scale(entries, 0).reshape(1, 1) if sparse else binary_scale(entries, (-2, -1))
-    far = torch.finfo(matrix.dtype).max ** 0.25  # products of two products with the matrix must stay in range
+    # Products of two products with the matrix must stay in range, and the matrix in that of single precision.
+    far = min(torch.finfo(matrix.dtype).max ** 0.25, torch.finfo(torch.float32).max ** 0.5)
     scale = torch.where((scale > far) | (scale < 1 / far), scale, 1.0)
     if bool((scale == 1).all()):
         return matrix, scale
