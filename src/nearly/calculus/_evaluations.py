@@ -76,13 +76,46 @@ def require_twice(name: str, outputs: Sequence[Tensor]) -> None:
     Raises:
         BadInput: there.
     """
+    for node in _operations(outputs):
+        backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
+        if getattr(backward, "__code__", None) is ONCE:
+            raise BadInput(name, "one with second derivatives", f"one that is made of {node.name()}, which has none")
+
+
+def require_curvature(name: str, outputs: Sequence[Tensor]) -> None:
+    """Raise where second derivatives are missing, as `require_twice` does, or those of an operation of torch are wrong.
+
+    With torch 2.13.0 those of `weight_norm` on CPUs are: Hessians through it are not symmetric.
+
+    Raises:
+        BadInput: there.
+    """
+    require_twice(name, outputs)
+    on_host = any(output.device.type == "cpu" for output in outputs)
+    if on_host and any(node.name() == "WeightNormInterfaceBackward0" for node in _operations(outputs)):
+        raise BadInput(
+            name,
+            "one with true second derivatives",
+            "one that is made of torch's weight_norm, whose are wrong on CPUs",
+            "Take gauss_newton or fisher, or write g * v / v.norm().",
+        )
+
+
+def takes_batches(outputs: Sequence[Tensor]) -> bool:
+    """Whether torch's derivatives for many weights at once are those for each, for all that outputs are made of.
+
+    With torch 2.13.0 second derivatives of affine `group_norm` are wrong for some shapes, and refused for most.
+    """
+    return not any(node.name() == "NativeGroupNormBackward0" for node in _operations(outputs))
+
+
+def _operations(outputs: Sequence[Tensor]) -> Iterator[Any]:
+    """All that autograd has recorded of outputs."""
     waiting = [output.grad_fn for output in outputs if output.grad_fn is not None]
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
-        backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
-        if getattr(backward, "__code__", None) is ONCE:
-            raise BadInput(name, "one with second derivatives", f"one that is made of {node.name()}, which has none")
+        yield node
         ahead = {after for after, _ in node.next_functions if after is not None} - seen
         seen |= ahead
         waiting += ahead

@@ -65,7 +65,7 @@ def laplace_kernel(scale: float) -> Kernel:
         [[-0.5]]
     """
     scale = require_float("scale", scale, above=0.0)
-    return lambda x, y: torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").div_(-scale).exp_()
+    return lambda x, y: torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").div(-scale).exp_()
 
 
 def kernel_thinning(

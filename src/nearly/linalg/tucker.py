@@ -67,7 +67,7 @@ def project(tensor: Tensor, factors: list[Tensor], skip: int | None = None) -> T
 
 def _left_vectors(tensor: Tensor, direction: int) -> tuple[Tensor, Tensor]:
     """Left singular vectors and values of an unfolding, through the triangle of its transpose where that is smaller."""
-    rows = tensor.movedim(direction, 0).flatten(1)
+    rows = tensor.movedim(direction, 0).reshape(tensor.shape[direction], -1)
     if rows.shape[1] > rows.shape[0]:
         rows = torch.linalg.qr(rows.T, mode="r")[1].T
     left, singular, _ = torch.linalg.svd(rows, full_matrices=False)

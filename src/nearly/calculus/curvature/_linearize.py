@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,8 +24,16 @@ Columns = Callable[[list[Tensor]], list[Tensor]]  # products with k vectors, eac
 TOGETHER = 2**14
 
 
-def pull(outputs: Sequence[Tensor], inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+def pull(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], weights: Sequence[Tensor], *, together: bool = True
+) -> list[Tensor]:
     """`sum_i weights_i . d outputs_i / d inputs` for k sets of weights of shape (k, *output); the graph is kept.
+
+    Args:
+        outputs: recorded by autograd.
+        inputs: what they are made of.
+        weights: as many as outputs.
+        together: whether torch may be asked for all k at once.
 
     Returns:
         Per input, shape (k, *input); zeros for inputs that the outputs do not depend on.
@@ -33,12 +42,18 @@ def pull(outputs: Sequence[Tensor], inputs: Sequence[Tensor], weights: Sequence[
     live = [i for i, output in enumerate(outputs) if output.requires_grad]
     if not live:
         return [one.new_zeros(count, *one.shape) for one in inputs]
-    flags: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-    chosen = [outputs[i] for i in live]
-    if count > 1 and sum(one.numel() for one in inputs) <= TOGETHER:
-        given = [weights[i] for i in live]
-        return list(torch.autograd.grad(chosen, inputs, given, is_grads_batched=True, **flags))
-    each = [torch.autograd.grad(chosen, inputs, [weights[i][k] for i in live], **flags) for k in range(count)]
+    chosen, given = [outputs[i] for i in live], [weights[i] for i in live]
+
+    def derivatives(weights: Sequence[Tensor], lead: Sequence[int] = ()) -> list[Tensor]:
+        flags: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "is_grads_batched": bool(lead)}
+        found = torch.autograd.grad(chosen, inputs, weights, **flags)
+        pairs = zip(inputs, found, strict=True)
+        return [one.new_zeros(*lead, *one.shape) if part is None else part for one, part in pairs]
+
+    if together and count > 1 and sum(one.numel() for one in inputs) <= TOGETHER:
+        with suppress(RuntimeError):  # an operation that knows no batches
+            return derivatives(given, (count,))
+    each = [derivatives([part[k] for part in given]) for k in range(count)]
     return [torch.stack(parts) for parts in zip(*each, strict=True)]
 
 
@@ -110,12 +125,12 @@ def symmetric_operator(
 
 
 def checked_parameters(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Tensors of one floating dtype and device that require gradients.
+    """Different tensors of one floating dtype and device that require gradients.
 
     Raises:
         BadInput: otherwise.
     """
-    asked = "tensors of one floating dtype and device that require gradients"
+    asked = "different tensors of one floating dtype and device that require gradients"
     if isinstance(parameters, Tensor):
         raise BadInput("parameters", f"a list of {asked}", describe(parameters))
     try:
@@ -128,7 +143,23 @@ def checked_parameters(parameters: Iterable[Tensor]) -> list[Tensor]:
             raise BadInput("parameters", asked, describe(one))
     if not found:
         raise BadInput("parameters", asked, "none")
+    if len(set(map(id, found))) < len(found):
+        raise BadInput("parameters", asked, "one of them twice")
     return found
+
+
+def recorded(
+    name: str, of: str, outputs: Tensor, parameters: Sequence[Tensor], weights: Tensor | None = None
+) -> list[Tensor]:
+    """The derivatives of outputs for parameters, themselves recorded; zeros for those that they do not depend on.
+
+    Raises:
+        BadInput: where they depend on none.
+    """
+    slopes = torch.autograd.grad(outputs, parameters, weights, create_graph=True, allow_unused=True)
+    if all(slope is None for slope in slopes):
+        raise BadInput(name, f"one {of} on the parameters", "one that depends on other tensors alone")
+    return [torch.zeros_like(one) if slope is None else slope for one, slope in zip(parameters, slopes, strict=True)]
 
 
 def checked_batches(batches: Iterable[Any]) -> list[tuple[Any, ...]]:

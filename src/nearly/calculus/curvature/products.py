@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from nearly.calculus._evaluations import require_twice
+from nearly.calculus._evaluations import require_curvature, require_twice, takes_batches
 from nearly.calculus.curvature._linearize import (
     Columns,
     batch_weights,
@@ -16,6 +17,7 @@ from nearly.calculus.curvature._linearize import (
     checked_parameters,
     flatten,
     pull,
+    recorded,
     symmetric_operator,
     unflatten,
 )
@@ -72,10 +74,10 @@ def hessian(
         value = _scalar("loss", loss(*batch))
         if not value.requires_grad:
             raise BadInput("loss", "one that depends on the parameters", describe(value))
-        require_twice("loss", [value])
-        flags: dict[str, Any] = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
-        slopes = torch.autograd.grad(value, tensors, **flags)
-        return lambda parts: pull(slopes, tensors, parts)
+        require_curvature("loss", [value])
+        slopes = recorded("loss", "that depends", value, tensors)
+        together = takes_batches([value])
+        return lambda parts: pull(slopes, tensors, parts, together=together)
 
     return symmetric_operator(record, tensors, chunks, batch_weights(chunks, reduction), keep_graph)
 
@@ -123,7 +125,8 @@ def gauss_newton(
             raise BadInput("loss", "one that depends on the outputs", describe(value))
         require_twice("loss", [value])
         (slope,) = torch.autograd.grad(value, outputs, create_graph=True)
-        return lambda directions: pull([slope], [outputs], [directions])[0]
+        together = takes_batches([value])
+        return lambda directions: pull([slope], [outputs], [directions], together=together)[0]
 
     tensors, chunks = checked_parameters(parameters), checked_batches(batches)
     weights = batch_weights(chunks, reduction)
@@ -242,9 +245,9 @@ def _between(
         require_twice("model", [outputs])
         inner = curve(outputs.detach().requires_grad_(), *rest)
         dual = torch.zeros_like(outputs, requires_grad=True)
-        flags: dict[str, Any] = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
-        back = torch.autograd.grad(outputs, tensors, dual, **flags)
-        return lambda parts: pull([outputs], tensors, [inner(pull(back, [dual], parts)[0])])
+        back = recorded("model", "whose outputs depend", outputs, tensors, dual)
+        once = partial(pull, together=takes_batches([outputs]))
+        return lambda parts: once([outputs], tensors, [inner(once(back, [dual], parts)[0])])
 
     return record
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from nearly.calculus._evaluations import Pure
 from nearly.core.errors import BadInput
 from nearly.core.validate import as_floating, describe
-from nearly.linalg.derivatives import first_only
+from nearly.linalg.derivatives import asked, first_only
 from nearly.linalg.operator import Operator
 from nearly.linalg.solve import gmres
 
@@ -51,13 +51,13 @@ def checked_problem(
     initial = as_floating("initial", initial, least_dimensions=1).detach()
     given = parameters if isinstance(parameters, tuple | list) else (parameters,)
     tensors = tuple(as_floating("parameters", one) for one in given)
-    asked = initial.shape[:-1] if scalar else initial.shape
+    shape = initial.shape[:-1] if scalar else initial.shape
     function = Pure("function", function)
 
     def checked(point: Tensor, *values: Tensor) -> Tensor:
         found = function(point, *values)
-        if not isinstance(found, Tensor) or found.shape != asked or found.dtype != initial.dtype:
-            raise BadInput("function", f"one that gives {initial.dtype} of shape {tuple(asked)}", describe(found))
+        if not isinstance(found, Tensor) or found.shape != shape or found.dtype != initial.dtype:
+            raise BadInput("function", f"one that gives {initial.dtype} of shape {tuple(shape)}", describe(found))
         return found
 
     return checked, initial, tensors
@@ -83,7 +83,7 @@ def with_derivatives(
     Returns:
         x.
     """
-    if not bool(converged.all()) or not torch.is_grad_enabled() or not any(one.requires_grad for one in parameters):
+    if not bool(converged.all()) or not asked(*parameters):
         return value
     return _Implicit.apply(equation, value, *parameters)  # type: ignore[no-untyped-call]
 

@@ -52,7 +52,10 @@ def _aligned(first: Any, second: Any) -> tuple[Frame, Series, Series]:
     like = first if isinstance(first, Jet) else second
     a, b = _lift(frame, first, like), _lift(frame, second, like)
     rank = max(a.ndim, b.ndim)
-    return frame, _rank(a.parts, rank), _rank(b.parts, rank)
+    dtype = torch.result_type(a.value, b.value)  # the leading dimension of parts would have those of numbers count
+    parts = ([part.to(dtype) for part in jet.parts] for jet in (a, b))
+    first, second = (_rank(series, rank) for series in parts)
+    return frame, first, second
 
 
 def _rowwise(jet: Jet, function: Callable[[Tensor], Any]) -> Any:
@@ -137,6 +140,11 @@ def pad(jet: Jet, pad: Sequence[int], mode: str = "constant", value: float | Non
     return add(out, functional.pad(torch.zeros_like(jet.value), pad, mode, value)) if value else out
 
 
+def column_stack(tensors: Sequence[Any]) -> Jet:
+    columns = [tensor.reshape(-1, 1) if tensor.ndim < 2 else tensor for tensor in tensors]
+    return joint_rule("cat")(columns, 1)
+
+
 def diff(jet: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Jet:
     given = [part for part in (prepend, jet, append) if part is not None]
     return linear_rule("diff")(joint_rule("cat")(given, dim) if len(given) > 1 else jet, n, dim)
@@ -215,7 +223,7 @@ def div(first: Any, second: Any, *, rounding_mode: str | None = None) -> Any:
 def pow(base: Any, exponent: Any) -> Jet:
     if not isinstance(exponent, Jet):
         frame, u, r = _aligned(base, exponent)
-        by = float(exponent) if not isinstance(exponent, Tensor) else r[0]
+        by = exponent if isinstance(exponent, complex) else r[0] if isinstance(exponent, Tensor) else float(exponent)
         return Jet(frame, compose(frame, power(u[0], by, frame.order), u))
     if not isinstance(base, Jet):
         base = torch.as_tensor(base, dtype=torch.result_type(exponent.value, base), device=exponent.device)
@@ -235,8 +243,8 @@ def lerp(first: Any, second: Any, weight: Any) -> Jet:
     return add(first, mul(weight, second - first))
 
 
-def multilinear_rule(name: str) -> Callable[..., Jet]:
-    def rule(*args: Any, **kwargs: Any) -> Jet:
+def multilinear_rule(name: str) -> Callable[..., Any]:
+    def rule(*args: Any, **kwargs: Any) -> Any:
         nested = isinstance(args[-1], list | tuple)
         flat = (*args[:-1], *args[-1]) if nested else args
         function: Any = _plain(name)
@@ -251,6 +259,8 @@ def multilinear_rule(name: str) -> Callable[..., Jet]:
 
         places = [i for i, operand in enumerate(flat) if isinstance(operand, Jet)]
         jets = [flat[i] for i in places]
+        if not jets:  # a part of a function of jets, such as all of a linear map but its bias
+            return plain()
         frame = _frame(*jets)
         if len(jets) == 1:
             return _rowwise(jets[0], plain)
@@ -349,6 +359,7 @@ ARITHMETIC: tuple[Callable[..., Any], ...] = (
         masked_fill,
         nansum,
         pad,
+        column_stack,
         diff,
         unfold,
         dropout,

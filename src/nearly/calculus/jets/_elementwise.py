@@ -116,34 +116,36 @@ def reciprocal(u: Tensor, order: int) -> Series:
     return power(u, -1.0, order)
 
 
-def _inverse(u: Tensor, order: int, value: Tensor, sign: float, at_zero: float, leading: float, root: float) -> Series:
-    """`value` plus the integral of sign (at_zero + leading (u + t)^2)^root."""
-    base = [at_zero + leading * u * u, 2 * leading * u, torch.full_like(u, leading)]
-    return integral(value, [sign * term for term in power_of(base, root, order - 1)])
+def _inverse(u: Tensor, order: int, value: Tensor, sign: float, base: Tensor, leading: float, root: float) -> Series:
+    """`value` plus the integral of a power of a polynomial: of `base` at u, with the leading coefficient of its square."""
+    powers = power_of([base, 2 * leading * u, torch.full_like(u, leading)], root, order - 1)
+    return integral(value, [sign * term for term in powers])
 
 
 def atan(u: Tensor, order: int) -> Series:
-    return _inverse(u, order, torch.atan(u), 1.0, 1.0, 1.0, -1.0)
+    return _inverse(u, order, torch.atan(u), 1.0, 1 + u * u, 1.0, -1.0)
 
 
 def atanh(u: Tensor, order: int) -> Series:
-    return _inverse(u, order, torch.atanh(u), 1.0, 1.0, -1.0, -1.0)
+    return _inverse(u, order, torch.atanh(u), 1.0, (1 - u) * (1 + u), -1.0, -1.0)
 
 
 def asin(u: Tensor, order: int) -> Series:
-    return _inverse(u, order, torch.asin(u), 1.0, 1.0, -1.0, -0.5)
+    return _inverse(u, order, torch.asin(u), 1.0, (1 - u) * (1 + u), -1.0, -0.5)
 
 
 def acos(u: Tensor, order: int) -> Series:
-    return _inverse(u, order, torch.acos(u), -1.0, 1.0, -1.0, -0.5)
+    return _inverse(u, order, torch.acos(u), -1.0, (1 - u) * (1 + u), -1.0, -0.5)
 
 
 def asinh(u: Tensor, order: int) -> Series:
-    return _inverse(u, order, torch.asinh(u), 1.0, 1.0, 1.0, -0.5)
+    return _inverse(u, order, torch.asinh(u), 1.0, 1 + u * u, 1.0, -0.5)
 
 
 def acosh(u: Tensor, order: int) -> Series:
-    return _inverse(u, order, torch.acosh(u), 1.0, -1.0, 1.0, -0.5)
+    # The root of the product has its cuts elsewhere.
+    left, right = (power(one, -0.5, order - 1) for one in (u - 1, u + 1))
+    return integral(torch.acosh(u), times(scalar(order - 1), left, right))
 
 
 def erf(u: Tensor, order: int) -> Series:
@@ -227,17 +229,12 @@ def hardtanh(u: Tensor, order: int, min_val: float = -1.0, max_val: float = 1.0)
     return _kinked(functional.hardtanh(u, min_val, max_val), (u > min_val) & (u < max_val))
 
 
-def clamp(u: Tensor, order: int, min: float | Tensor | None = None, max: float | Tensor | None = None) -> Series:
-    value = torch.clamp(u, min, max)  # type: ignore[arg-type]  # torch takes one of each, too
-    return _kinked(value, value == u)
-
-
-def absolute(u: Tensor, order: int) -> Series:
+def real_absolute(u: Tensor, order: int) -> Series:
     return _kinked(u.abs(), u.sign())
 
 
-_NAMED = {"abs": absolute, "arccos": acos, "arcsin": asin, "arctan": atan, "arcsinh": asinh, "arccosh": acosh}
-_NAMED |= {"arctanh": atanh, "negative": neg, "special_expit": sigmoid, "clip": clamp, "log_sigmoid": logsigmoid}
+_NAMED = {"arccos": acos, "arcsin": asin, "arctan": atan, "arcsinh": asinh, "arccosh": acosh}
+_NAMED |= {"arctanh": atanh, "negative": neg, "special_expit": sigmoid, "log_sigmoid": logsigmoid}
 _NAMED |= {
     f"special_{name}": rule for name, rule in {"erf": erf, "erfc": erfc, "ndtr": ndtr, "gammaln": lgamma}.items()
 }
@@ -245,6 +242,6 @@ _NAMED |= {f"special_{name}": rule for name, rule in {"expm1": expm1, "exp2": ex
 _OWN: tuple[Callable[..., Series], ...] = (
     *(sin, cos, sinh, cosh, tan, tanh, sigmoid, exp, exp2, expm1, log, log2, log10, log1p, neg, sqrt, rsqrt, square),
     *(reciprocal, atan, atanh, asin, acos, asinh, acosh, erf, erfc, lgamma, softplus, logsigmoid, silu, softsign, elu),
-    *(selu, relu, relu6, leaky_relu, hardtanh, clamp, absolute),
+    *(selu, relu, relu6, leaky_relu, hardtanh),
 )
 FUNCTIONS: dict[str, Callable[..., Series]] = _NAMED | {rule.__name__: rule for rule in _OWN}

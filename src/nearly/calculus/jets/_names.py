@@ -14,7 +14,7 @@ LINEAR = (
 )  # fmt: skip
 # Linear in all tensors of their first argument together.
 JOINT = (
-    "cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack", "row_stack",
+    "cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "row_stack",
 )  # fmt: skip
 # Linear in each tensor.
 MULTILINEAR = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +30,7 @@ from nearly.calculus.jets._arithmetic import (
     where,
 )
 from nearly.calculus.jets._arithmetic import div as divide
-from nearly.calculus.jets._elementwise import FUNCTIONS
+from nearly.calculus.jets._elementwise import FUNCTIONS, real_absolute
 from nearly.calculus.jets._elementwise import gelu as exact_gelu
 from nearly.calculus.jets._names import CONSTANT, CONVOLUTIONS, JOINT, LINEAR, MULTILINEAR
 from nearly.calculus.jets._series import Series, compose
@@ -41,16 +42,36 @@ def apply(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The jet of a function's output.
 
     Raises:
-        BadInput: for a function without a rule, or jets of different frames.
+        BadInput: for a function without a rule, arguments that its rule does not know, or jets of different frames.
+        TypeError: as torch's function itself does.
     """
     rule = RULES.get(name)
     if rule is None:
         raise BadInput(
             "function", "made of functions that have a Taylor rule", f"torch's {name}", "Write it in terms of others."
         )
-    if not kwargs.get("inplace"):
-        return rule(*args, **kwargs)
-    return args[0].become(rule(*args, **kwargs))
+    options = dict(kwargs)
+    if options.pop("out", None) is not None:
+        raise BadInput("function", "without out=", f"torch's {name} with it")
+    if "input" in options:  # the name of most functions' first argument
+        args = (options.pop("input"), *args)
+    try:
+        found = rule(*args, **options)
+    except TypeError as error:
+        if _takes(rule, args, options):
+            raise
+        raise BadInput(
+            "function", f"one that gives torch's {name} arguments that its rule knows", str(error)
+        ) from error
+    return args[0].become(found) if options.get("inplace") else found
+
+
+def _takes(rule: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    try:
+        inspect.signature(rule).bind(*args, **options)
+    except TypeError:
+        return False
+    return True
 
 
 # Functions made of others
@@ -106,8 +127,25 @@ def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
     return log if keepdim else log.sum(dim)
 
 
+def _root(x: Any, exponent: float = 0.5) -> Any:
+    """Of a sum of powers; at zero, which is a kink, torch's derivative is zero."""
+    zero = x.value == 0
+    if not bool(zero.any()):
+        return x**exponent
+    return where(zero, 0.0, where(zero, 1.0, x) ** exponent)
+
+
+def absolute(x: Any) -> Any:
+    return _root(_squares(x)) if x.dtype.is_complex else _real_absolute(x)
+
+
+def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
+    x = x if min is None else where(x < min, min, x)
+    return x if max is None else where(x > max, max, x)
+
+
 def std(x: Any, *args: Any, **kwargs: Any) -> Any:
-    return var(x, *args, **kwargs).sqrt()
+    return _root(var(x, *args, **kwargs))
 
 
 def var(
@@ -128,7 +166,7 @@ def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any 
         raise BadInput("function", "with norms of finite order", f"a norm of order {p}")
     x, dims = _cast(x, dtype), tuple(range(x.ndim)) if dim is None else dim
     powers = _squares(x) if p == 2 else abs(x) ** p
-    return powers.sum(dims, keepdim=keepdim) ** (1 / p)
+    return _root(powers.sum(dims, keepdim=keepdim), 1 / p)
 
 
 def vector_norm(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
@@ -269,9 +307,10 @@ def _elementwise_rule(function: Callable[..., Series]) -> Callable[..., Jet]:
     return rule
 
 
+_real_absolute = _elementwise_rule(real_absolute)
 _COMPOSED: tuple[Callable[..., Any], ...] = (
     *(gelu, mish, prelu, glu, softmax, log_softmax, logsumexp, std, var, norm, prod, layer_norm, rms_norm, group_norm, batch_norm),
-    *(sort, scaled_dot_product_attention, mse_loss),
+    *(sort, scaled_dot_product_attention, mse_loss, absolute, clamp),
 )  # fmt: skip
 RULES: dict[str, Callable[..., Any]] = {
     **{name: _elementwise_rule(function) for name, function in FUNCTIONS.items()},
@@ -287,5 +326,6 @@ RULES: dict[str, Callable[..., Any]] = {
     "linalg_solve": solve, "linalg_inv": inverse, "linalg_norm": matrix_or_vector_norm, "linalg_vector_norm": vector_norm,
     "maximum": _chosen_rule("max"), "minimum": _chosen_rule("min"), "expand_as": expand_like, "view_as": view_like,
     "reshape_as": view_like, "type_as": to_type, "special_softmax": softmax, "special_logsumexp": logsumexp,
+    "abs": absolute, "clip": clamp,
     "rsub": lambda second, first, **kwargs: sub(first, second, **kwargs),
 }  # fmt: skip

@@ -59,7 +59,7 @@ def times(frame: Frame, first: Series, second: Series) -> Series:
     """Coefficients of the product of two series, entry by entry."""
     degree = min(frame.order, len(first) + len(second) - 2)
     return [
-        _dot(frame, k, [(first[i], second[k - i]) for i in range(len(first)) if 0 <= k - i < len(second)])
+        _dot(frame, k, [(i, first[i], second[k - i]) for i in range(len(first)) if 0 <= k - i < len(second)])
         for k in range(degree + 1)
     ]
 
@@ -91,19 +91,19 @@ def compose(frame: Frame, outer: Series, inner: Series) -> Series:
     for m in reversed(range(len(outer) - 1)):
         degree = min(frame.order - m, len(polynomial) - 1 + len(inner) - 1)
         pairs = [
-            [(inner[j], polynomial[k - j]) for j in range(1, len(inner)) if 0 <= k - j < len(polynomial)]
+            [(j, inner[j], polynomial[k - j]) for j in range(1, len(inner)) if 0 <= k - j < len(polynomial)]
             for k in range(1, degree + 1)
         ]
         polynomial = [outer[m], *(_dot(frame, k, some) for k, some in enumerate(pairs, 1))]
     return polynomial
 
 
-def _dot(frame: Frame, k: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The sum of products of pairs that have order k together."""
+def _dot(frame: Frame, k: int, pairs: Sequence[tuple[int, Tensor, Tensor]]) -> Tensor:
+    """The sum of products of pairs that have order k together; the order of each one's first factor comes before it."""
     total: Tensor | None = None
     among: Tensor | None = None  # of lower coefficients of the last order
-    for first, second in pairs:
-        if k == frame.order and frame.weights is not None and first.shape[0] > 1 < second.shape[0]:
+    for order, first, second in pairs:
+        if k == frame.order and frame.weights is not None and 0 < order < k:
             among = _add_product(among, first, second)
         else:
             total = _add_product(total, first, second)
@@ -154,10 +154,11 @@ def riccati(value: Tensor, order: int, zeroth: float, first: float, second: floa
     return y
 
 
-def power(u: Tensor, exponent: float | Tensor, order: int) -> Series:
+def power(u: Tensor, exponent: complex | Tensor, order: int) -> Series:
     """(u + t)^r; terms whose binomial coefficient is zero are zero, at u = 0 too."""
     if not isinstance(exponent, Tensor):
-        found, binomial = [], 1.0
+        found: Series = []
+        binomial: complex = 1.0
         for k in range(order + 1):
             found.append(binomial * u.pow(exponent - k))
             binomial *= (exponent - k) / (k + 1)

@@ -147,7 +147,9 @@ class Jet:
     __neg__, __abs__, __getitem__ = _operator("neg"), _operator("abs"), _operator("getitem")
     __lt__, __le__, __gt__, __ge__ = _operator("lt"), _operator("le"), _operator("gt"), _operator("ge")
     __eq__, __ne__ = _operator("eq"), _operator("ne")
+    __mod__, __floordiv__, __setitem__ = _operator("remainder"), _operator("floor_divide"), _operator("setitem")
     __hash__ = object.__hash__
+    __array_ufunc__ = None  # NumPy would multiply each of its numbers with the jet, and make an array of jets
 
     def become(self, other: Jet) -> Jet:
         """Take the coefficients of a jet of the same shape: what functions that work in place do.

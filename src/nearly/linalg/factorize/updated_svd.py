@@ -54,7 +54,8 @@ class UpdatedSVD:
 
     Attributes:
         shape: (rows, columns) so far.
-        values: the singular values, falling, shape (k,). None is above the true one but for rounding.
+        values: the singular values, falling, shape (k,), each within `error` of the true one, and none above it, but for
+            rounding, while the matrix has grown by rows alone, or by columns alone.
         error: bound on the Frobenius norm of R in exact arithmetic: the sum of what the updates cut off. Differences of squares
             blur it by about sqrt(eps) of the matrix's norm at each.
 
@@ -93,7 +94,7 @@ class UpdatedSVD:
         return self._right.vectors().T
 
     def factors(self) -> LowRank:
-        """The triplets, with `error` as the bound of both norms."""
+        """The triplets, with `error` as the bound of both norms; of `values` and R only what is said above."""
         return LowRank(self.left, self.values, self.right, self.error, self.error)
 
     def add_rows(self, rows: Any) -> None:
