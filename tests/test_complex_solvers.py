@@ -218,6 +218,29 @@ def test_helmholtz_with_absorption():
     assert int(found.iterations) < 60
 
 
+@pytest.mark.parametrize("solver", [conjugate_gradients, minres])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_one_column_takes_the_steps_of_many(solver, dtype, preconditioned):
+    values = torch.linspace(1, 30, 24, dtype=torch.float64)
+    values = values if solver is conjugate_gradients else values * (-1.0) ** torch.arange(24)
+    basis = torch.linalg.qr(gaussian(24, 24, dtype=dtype))[0]
+    inverse = torch.diag(torch.linspace(1, 3, 24, dtype=torch.float64)).to(dtype)
+    right = gaussian(24, 3, dtype=dtype)
+    matrix = torch.stack([(basis * one) @ basis.mH for one in (values, values - values[4])])  # the second is singular
+    limits = {"preconditioner": inverse.__matmul__ if preconditioned else None, "check": False}
+    limits |= {"block": False} if solver is conjugate_gradients else {}
+    for one in matrix:
+        for steps in (1, 2, 7, 100):
+            many = solver(one.to_sparse_csr(), right, iterations=steps, **limits)
+            for j in range(3):
+                found = solver(one.to_sparse_csr(), right[:, j], iterations=steps, **limits)
+                assert bool(found.converged) == bool(many.converged[j])
+                if steps < 24:  # else rounding counts
+                    assert int(found.iterations) == int(many.iterations[j])
+                    torch.testing.assert_close(found.value, many.value[:, j], rtol=1e-9, atol=1e-9)
+
+
 def test_preconditioners_of_hermitian_matrices():
     values = torch.cat([torch.logspace(-5, -4, 3), torch.linspace(1, 10, 37)]).double()
     matrix, right = spectral(values), gaussian(40, 2)

@@ -66,7 +66,7 @@ def systems(f, put):
     found = [f(one, put(Y)) for one in of_any_kind(put)]
     inverse = put(torch.linalg.inv(LAPLACE) + 0.01 * EYE)
     found += [f(put(LAPLACE), put(Y), preconditioner=one) for one in (inverse, lambda x: inverse @ x)]
-    found += [f(put(HERMITIAN), put(CY)), f(put(SPD), put(CY[:, 0])), f(there(HERMITIAN, put), put(CY))]
+    found += [f(put(HERMITIAN), put(CY)), f(put(SPD), put(CY)), f(there(HERMITIAN, put), put(CY))]
     through = [lambda y: f(forms(LAPLACE, put)[1], y).value, lambda y: f(put(SPD), y).value]
     return found, [sloped(one, put(Y)) for one in through], sloped(lambda a: f(a, put(Y)).value, put(SPD))
 

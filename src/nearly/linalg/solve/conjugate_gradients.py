@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from nearly.core.validate import require_parameters
 from nearly.linalg.solve._block_conjugate_gradients import block_cycle
 from nearly.linalg.solve._cholesky_preconditioner import cholesky_preconditioner
-from nearly.linalg.solve._system import Cycle, Product, Recipe, inner_product, solve
+from nearly.linalg.solve._system import Cycle, Product, Recipe, inner_number, inner_product, is_one_column, solve
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -108,6 +109,8 @@ def conjugate_gradients(
 
 
 def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor, most: int) -> Cycle:
+    if is_one_column(rest):
+        return _column(product, precondition, rest, enough, most)
     rest, x = rest.clone(), torch.zeros_like(rest)
     image, work = torch.empty_like(rest), torch.empty_like(rest)
     plain = precondition(rest) is rest  # without a preconditioner the two inner products are one
@@ -134,6 +137,31 @@ def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor
         before, inner = inner, square if plain else inner_product(rest, better, work)
         direction.mul_(torch.where(live, inner / before, 0.0).unsqueeze(-2)).add_(better)
     return Cycle(x, taken, broken)
+
+
+def _column(product: Product, precondition: Product, rest: Tensor, enough: Tensor, most: int) -> Cycle:
+    """The same for one column on a CPU, with numbers for the tensors whose operations a step would mostly consist of."""
+    rest, x = rest.clone(), torch.zeros_like(rest)
+    better, image = precondition(rest), torch.empty_like(rest)
+    plain, direction = better is rest, better.clone()
+    square = inner_number(rest, rest)
+    inner = square if plain else inner_number(rest, better)
+    goal, taken, broken = float(enough) ** 2, 0, False
+    while taken < most and square > goal:
+        image = product(direction, out=image)
+        curvature = inner_number(direction, image)
+        broken = not (0 < curvature < math.inf and inner > 0)
+        if broken:
+            break
+        x.add_(direction, alpha=inner / curvature)
+        rest.add_(image, alpha=-inner / curvature)
+        taken, square = taken + 1, inner_number(rest, rest)
+        better = precondition(rest)
+        before, inner = inner, square if plain else inner_number(rest, better)
+        direction.mul_(inner / before).add_(better)
+    return Cycle(
+        x, torch.full_like(enough, taken, dtype=torch.int64), torch.full_like(enough, broken, dtype=torch.bool)
+    )
 
 
 _RECIPE = Recipe(

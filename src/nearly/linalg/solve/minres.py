@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from nearly.core.validate import require_parameters
-from nearly.linalg.solve._system import Cycle, Product, Recipe, inner_product, solve
+from nearly.linalg.solve._system import Cycle, Product, Recipe, inner_number, inner_product, is_one_column, solve
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -77,6 +78,8 @@ def minres(
 
 def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor, most: int) -> Cycle:
     # Names as in the book: v and z Lanczos vectors, w directions, c and s rotations, eta the residual's norm up to its sign.
+    if is_one_column(rest):
+        return _column(product, precondition, rest, enough, most)
     norm = rest.norm(dim=-2)
     x, w, w_before, v_before = (torch.zeros_like(rest) for _ in range(4))
     v, z = rest, precondition(rest)
@@ -119,6 +122,49 @@ def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor
         v_before, v, z, w_before, w = v, ahead, z_ahead, w, w_ahead
         gamma_before, gamma = torch.where(live, gamma, 1.0), gamma_ahead
     return Cycle(x, taken, broken)
+
+
+def _column(product: Product, precondition: Product, rest: Tensor, enough: Tensor, most: int) -> Cycle:
+    """The same for one column on a CPU, with numbers for the tensors whose operations a step would mostly consist of."""
+    x, w, w_before, v_before, image = (torch.zeros_like(rest) for _ in range(5))
+    v, z = rest, precondition(rest)
+    gamma, norm = _root(inner_number(z, v)), math.sqrt(inner_number(rest, rest))
+    goal = gamma * float(enough) / norm * (1.0 if z is rest else SPARE) if norm > 0 else 0.0
+    eta, gamma_before, largest, least = gamma, 1.0, 0.0, torch.finfo(rest.dtype).eps ** ROUNDED
+    c, c_before, s, s_before = 1.0, 1.0, 0.0, 0.0
+    taken, broken, live = 0, False, norm > float(enough)
+    while live and taken < most:
+        z = z / gamma if gamma > 0 else torch.zeros_like(z)
+        image = product(z, out=image)
+        delta = inner_number(z, image)
+        ahead = torch.add(image, v, alpha=-delta / gamma if gamma > 0 else 0.0)
+        ahead.add_(v_before, alpha=-gamma / gamma_before)
+        z_ahead = precondition(ahead)
+        gamma_ahead = _root(inner_number(z_ahead, ahead))
+        corner = c * delta - c_before * s * gamma
+        diagonal = math.hypot(corner, gamma_ahead)
+        largest = max(largest, math.hypot(delta, gamma_ahead))
+        broken = not 0 < diagonal < math.inf
+        if broken:
+            break
+        ended = math.hypot(corner, c * gamma_ahead) <= least * largest
+        w_ahead = torch.add(z, w_before, alpha=-s_before * gamma)
+        w_ahead.add_(w, alpha=-(s * delta + c_before * c * gamma)).div_(diagonal)
+        c_before, s_before, c, s = c, s, corner / diagonal, gamma_ahead / diagonal
+        if not ended:
+            x.add_(w_ahead, alpha=c * eta)
+        eta, taken = -s * eta, taken + 1
+        live = abs(eta) > goal and not ended
+        v_before, v, z, w_before, w = v, ahead, z_ahead, w, w_ahead
+        gamma_before, gamma = gamma, gamma_ahead
+    return Cycle(
+        x, torch.full_like(enough, taken, dtype=torch.int64), torch.full_like(enough, broken, dtype=torch.bool)
+    )
+
+
+def _root(square: float) -> float:
+    """NaN where the preconditioner is not positive definite."""
+    return math.sqrt(square) if square >= 0 else math.nan
 
 
 def _inverse(value: Tensor, where: Tensor) -> Tensor:

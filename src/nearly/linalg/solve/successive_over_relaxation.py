@@ -14,7 +14,8 @@ from nearly.core.validate import as_floating, describe, require_parameters, tole
 from nearly.linalg.derivatives import asked
 from nearly.linalg.operator import Operator, diagonal_of, transpose
 from nearly.linalg.scaling import binary_scale
-from nearly.linalg.solve._system import TOLERANCE, block_width, checked_system, implicit, near_one
+from nearly.linalg.solve._checked import checked_system
+from nearly.linalg.solve._system import TOLERANCE, block_width, implicit, near_one
 from nearly.linalg.triangular import Product, triangular_solver
 
 if TYPE_CHECKING:
