@@ -105,7 +105,7 @@ def fit(
         "evaluations": evaluations,
         "seed": seed,
     }
-    run(target, tolerance, arguments, path, folder, problem)
+    run(target, tolerance, arguments, path, folder, _as_typed(problem, options))
 
 
 @main.command(epilog=PROBLEM_HELP)
@@ -137,10 +137,10 @@ def compare(
     """Fit several methods to PROBLEM, at their default parameters, and certify them side by side."""
     from nearly.core.compare import ComparisonInterrupted
     from nearly.core.compare import compare as run
-    from nearly.core.files import check_file
+    from nearly.core.drawing import check_picture
 
     if plot is not None:
-        check_file(plot)
+        check_picture(plot)
     chosen = [_method(text) for text in methods] or None
     # Data must keep enough rows for as many statements as there are methods at most.
     target, quantile = _open(problem, options, _statement(quantile, confidence, statements=len(methods) or None))
@@ -152,9 +152,9 @@ def compare(
     except ComparisonInterrupted as stop:
         show(stop.comparison.table())
         fail("Interrupted", "interrupted; the methods above were done.", INTERRUPTED, {"rows": stop.comparison.frame()})
+    show(outcome.table())
     if plot is not None and outcome.front():
         outcome.plot(plot)
-    show(outcome.table())
     if not outcome.fitted:
         fail("BadInput", "no method could be fitted.", 2, {"rows": outcome.frame()})
     if as_json():
@@ -296,7 +296,8 @@ def demo(out: str, blocks: tuple[int, int], cells: int, tolerance: float, seed: 
     require_float("tolerance", tolerance, above=0.0)
     folder = check_folder(out)
     target = build("thermal_block", blocks=blocks, cells=cells)
-    run(target, tolerance, {"seed": seed}, folder / "thermal_block.safetensors", folder, "thermal_block")
+    problem = _as_typed(f"thermal_block:blocks={blocks},cells={cells}", {})
+    run(target, tolerance, {"seed": seed}, folder / "thermal_block.safetensors", folder, problem)
 
 
 def _statement(
@@ -319,6 +320,17 @@ def _open(problem: str, options: dict[str, Any], statement: Statement) -> tuple[
             except ValueError as error:
                 raise BadInput(f"--{name}", "numbers with commas between", given[name]) from error
     return open_problem(problem, given, statement)
+
+
+def _as_typed(problem: str, options: dict[str, Any]) -> str:
+    """A PROBLEM with the options that complete it, as a shell takes them."""
+    import shlex
+
+    words = [problem]
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)
 
 
 def _as_rows(array: Tensor, surrogate: Surrogate) -> Tensor:

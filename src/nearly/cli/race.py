@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ def run(
         arguments: of the race beside these.
         path: of the artifact.
         folder: of the report, or None.
-        problem: as it was named, for messages.
+        problem: as it was named, with its options, for messages.
 
     Raises:
         Interrupted: on Ctrl-C before anything was fitted.
@@ -41,7 +42,7 @@ def run(
         _save(stop.best, path)
         message = f"interrupted; the best surrogate so far is in {path}"
         if stop.best.certificate is None:
-            message += f", not certified: nearly certify {path} {problem}"
+            message += f", not certified: nearly certify {shlex.quote(str(path))} {problem}"
         fail("Interrupted", message, INTERRUPTED, {"artifact": str(path), "method": stop.best.method})
     assert outcome.winner is not None
     _save(outcome.winner, path)

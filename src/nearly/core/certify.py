@@ -93,6 +93,8 @@ def certifying_count(target: Target, samples: int | None, asked: Asked) -> int:
     """
     rows = target.rows
     if samples is None:
+        if rows is not None and rows.handed:
+            rows.require(asked.least)
         samples = max(SAMPLES, asked.least) if rows is None else rows.left
     else:
         samples = require_int("samples", samples, least=1)

@@ -66,13 +66,18 @@ def read_table(path: Path) -> Table:
         The cells.
 
     Raises:
-        BadInput: for an empty file, names that are not distinct, or rows of different lengths.
+        BadInput: for an empty file, text in another encoding than UTF-8, names that are not distinct, or rows of different lengths.
     """
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
-        delimiter = max(",;\t", key=first.count)
-        file.seek(0)
-        read = list(csv.reader(file, delimiter=delimiter))
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            first = file.readline()
+            delimiter = max(",;\t", key=first.count)
+            file.seek(0)
+            read = list(csv.reader(file, delimiter=delimiter))
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{path}", "text in UTF-8", f"a byte {error.object[error.start]:#x} that is none there"
+        ) from error
     while read and not read[-1]:
         read.pop()
     # An empty line is nothing in a table, but a missing value in a single column.

@@ -152,7 +152,7 @@ def read_array(
     """
     with open_source(Path(path)) as source:
         chosen = source.default(notes) if name is None else name
-        array = source.read(chosen)
+        array = source.read(chosen, droppable=False)
     if integers and (array.dtype.kind in "iu" or (source.table is not None and bool((array % 1 == 0).all()))):
         return array.astype(np.int64)
     return _one_dtype((chosen,), [array], notes)[0]
@@ -183,7 +183,10 @@ def _choose(
                 test = (lower[found[0]], lower[found[1]])
             return (lower[first], lower[second]), test
     raise BadInput(
-        f"arrays of {source.path}", "named (inputs=..., outputs=...), as no usual names are there", "none", source.has
+        f"arrays of {source.path}",
+        "named by --inputs and --outputs, as no usual names are there",
+        "none",
+        source.has,
     )
 
 
@@ -193,8 +196,11 @@ def _choose_columns(source: Source, inputs: str | None, outputs: str | None, not
         if given is not None:
             chosen[place] = source.columns(given)
             chosen[1 - place] = source.numbers(notes, without=chosen[place])
+        others = [name for name in source.entries if name not in chosen[place]]
+        if given is not None and others and not chosen[1 - place]:
+            source.read(others[0])  # which says where there is text in place of a number
     if not all(chosen):
-        raise BadInput(f"columns of {source.path}", "named (inputs=..., outputs=...)", "none", source.has)
+        raise BadInput(f"columns of {source.path}", "named by --inputs and --outputs", "none", source.has)
     return ",".join(chosen[0]), ",".join(chosen[1])
 
 

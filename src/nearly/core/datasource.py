@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import difflib
+import os
 import re
 import zipfile
 import zlib
@@ -82,7 +83,7 @@ class Source:
         if not usual and self.table is not None:
             usual = [",".join(self.usual("x|inputs?") or self.numbers(notes))]
         if not usual:
-            raise BadInput("--inputs", f"the name of an array of {self.path}", "none", self.has)
+            raise BadInput(f"array of {self.path}", "named by --inputs (to predict, by --key)", "none", self.has)
         return usual[0]
 
     def read_all(self, names: tuple[str, ...], *, missing: bool = False) -> list[np.ndarray]:
@@ -91,8 +92,16 @@ class Source:
             self.columns(name)
         return [self.read(name, missing=missing) for name in names]
 
-    def read(self, name: str, *, missing: bool = False) -> np.ndarray:
+    def read(self, name: str, *, missing: bool = False, droppable: bool = True) -> np.ndarray:
         """An array of finite real numbers, of at least one axis; NaN only where it is allowed.
+
+        Args:
+            name: of the array or columns.
+            missing: whether NaN is allowed.
+            droppable: whether it could be, for the message.
+
+        Returns:
+            The array.
 
         Raises:
             BadInput: for anything else.
@@ -113,14 +122,14 @@ class Source:
             raise BadInput(f"{name} of {self.path}", "one row per input", f"the shape {array.shape}")
         self._refuse(name, parts, np.isinf(array), "infinite")
         if not missing:
-            self._refuse(name, parts, np.isnan(array), "NaN" if self.table is None else "missing")
+            advice = "--drop-missing (drop_missing = true) leaves out what touches them." if droppable else ""
+            self._refuse(name, parts, np.isnan(array), "NaN" if self.table is None else "missing", advice)
         return array
 
-    def _refuse(self, name: str, parts: list[str], bad: np.ndarray, what: str) -> None:
+    def _refuse(self, name: str, parts: list[str], bad: np.ndarray, what: str, advice: str = "") -> None:
         if not bad.any():
             return
         at = tuple(int(index) for index in np.argwhere(bad)[0])
-        advice = "" if what == "infinite" else "--drop-missing (drop_missing = true) leaves out what touches them."
         if self.table is None:
             got = f"{int(bad.sum())} {what} entries, the first at {at}"
             raise BadInput(f"{name} of {self.path}", "finite", got, advice)
@@ -148,7 +157,7 @@ def open_source(path: Path) -> Iterator[Source]:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise BadInput("data file", f"one of the kinds {', '.join(SUFFIXES)}", path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadInput("data file", "an existing file", path)
     readers = {".npz": _open_npz, ".csv": _open_csv, ".nc": _open_netcdf}
     with contextlib.ExitStack() as stack:

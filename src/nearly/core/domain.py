@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import as_floating, describe, generator_from
+from nearly.linalg.features import WIDE
+from nearly.linalg.scaling import binary_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from jaxtyping import Bool, Float
+
+ROWS = 4096  # whose distances to all references are held at once
 
 
 class Domain(nn.Module, ABC):
@@ -179,9 +183,10 @@ class Cloud(Domain):
     """Inputs that look like the data: near a reference row, no further than fresh rows of the same source are.
 
     The distance is taken in whitened principal coordinates together with the distance from their span, so that an input
-    orthogonal to all data is seen too. The threshold is an order statistic of the distances of rows that are not among the
-    references: a fresh row of the same source is refused with probability at most `false_alarm`, exactly, for any distribution
-    (split conformal prediction; Vovk, Gammerman, Shafer 2005, proposition 2.4).
+    orthogonal to all data is seen too; before that, each coordinate of a vector is scaled by its range, a field as a whole. The
+    threshold is an order statistic of the distances of rows that are not among the references: a fresh row of the same source is
+    refused with probability at most `false_alarm`, exactly, for any distribution (split conformal prediction; Vovk, Gammerman,
+    Shafer 2005, proposition 2.4).
 
     Inputs without a geometry of their own, as token ids, are told by the surrogate's outputs: `of_outputs`. A surrogate that was
     fitted on those very rows knows them better than fresh ones, so that the rate is then approximate.
@@ -189,6 +194,7 @@ class Cloud(Domain):
 
     kind = "cloud"
     mean: Tensor
+    units: Tensor
     axes: Tensor
     scales: Tensor
     residual_scale: Tensor
@@ -201,7 +207,7 @@ class Cloud(Domain):
         super().__init__()
         self.of_outputs = of_outputs
         self.false_alarm, self.shape = float(false_alarm), list(buffers["mean"].shape if shape is None else shape)
-        for name in ("mean", "axes", "scales", "residual_scale", "references", "threshold"):
+        for name in ("mean", "units", "axes", "scales", "residual_scale", "references", "threshold"):
             self.register_buffer(name, buffers[name])
 
     @classmethod
@@ -236,25 +242,25 @@ class Cloud(Domain):
         rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.to(torch.float64)
         split = min(most, 3 * len(rows) // 4)
         reference, calibration = rows[:split], rows[split:]
-        mean = reference.mean(dim=0)
-        _, singular, axes = torch.linalg.svd(reference - mean, full_matrices=False)
+        mean, units = reference.mean(dim=0), _units(reference)
+        _, singular, axes = torch.linalg.svd((reference - mean) / units, full_matrices=False)
         scales = singular / math.sqrt(split)
         kept = min(most_axes, int((scales > 1e-6 * scales[0].clamp(min=torch.finfo(rows.dtype).tiny)).sum()))
         axes, scales = axes[:kept], scales[:kept]
-        held = calibration - mean
-        residual = (held - (held @ axes.T) @ axes).norm(dim=1)
         floor = 1e-6 * (scales[0] if kept else torch.ones((), dtype=rows.dtype, device=rows.device))
         cloud = cls(
             false_alarm=false_alarm,
             shape=inputs.shape[1:],
             of_outputs=of_outputs,
             mean=mean,
+            units=units,
             axes=axes,
             scales=scales,
-            residual_scale=residual.median().clamp(min=floor),
+            residual_scale=torch.ones_like(floor),
             references=torch.zeros(0, kept + 1, dtype=rows.dtype, device=rows.device),
             threshold=torch.zeros((), dtype=rows.dtype, device=rows.device),
         )
+        cloud.residual_scale = cloud._features(calibration)[:, -1].median().clamp(min=floor)
         cloud.references = cloud._features(reference)
         distances = cloud.distance(calibration).sort().values
         place = min(math.ceil((len(distances) + 1) * (1 - false_alarm)), len(distances))
@@ -262,26 +268,71 @@ class Cloud(Domain):
         cloud.false_alarm = 1 - place / (len(distances) + 1)
         return cloud
 
-    def _features(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        centered = rows.to(self.mean) - self.mean
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move to another device or precision, but to none lower than single, in which distances are taken."""
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, moved in list(self.named_buffers(recurse=False)):
+            if moved.dtype not in (torch.float32, torch.float64):
+                setattr(self, name, before[name].to(moved.device))
+        return self
+
+    def _coordinates(self, rows: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, " n"]]:
+        """Whitened coordinates, and the distance from their span."""
+        centered = (rows.to(self.mean) - self.mean) / self.units
         coordinates = centered @ self.axes.T
-        residual = (centered - coordinates @ self.axes).norm(dim=1, keepdim=True)
-        return torch.cat([coordinates / self.scales, residual / self.residual_scale], dim=1)
+        return coordinates / self.scales, (centered - coordinates @ self.axes).norm(dim=1) / self.residual_scale
+
+    def _rounding(self, rows: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """How far rounding may move the coordinates, and the distance from their span.
+
+        Four units of round-off of the coarser dtype in each entry, as in a box.
+        """
+        kinds = [rows.dtype, self.mean.dtype] if rows.is_floating_point() else [self.mean.dtype]
+        four = 4 * max(torch.finfo(kind).eps for kind in kinds)
+        entries = four * (rows.to(self.mean).abs() + self.mean.abs()) / self.units
+        moved = (entries @ self.axes.T.abs() / self.scales).norm(dim=1)
+        return moved, math.sqrt(len(self.axes) + 1) * entries.norm(dim=1) / self.residual_scale
+
+    def _features(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Coordinates and what is left of the distance from their span beside rounding."""
+        coordinates, residual = self._coordinates(rows)
+        return torch.cat([coordinates, (residual - self._rounding(rows)[1]).clamp(min=0)[:, None]], dim=1)
+
+    def _nearest(self, features: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        parts = features.split(ROWS)
+        near = [torch.cdist(x, self.references, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1) for x in parts]
+        return near[0] if len(near) == 1 else torch.cat(near)
 
     def distance(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """Distance to the nearest reference row; unit: one standard deviation of the data along an axis."""
-        features = self._features(inputs.reshape(len(inputs), self.mean.numel()))
-        return torch.cdist(features, self.references, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+        return self._nearest(self._features(inputs.reshape(len(inputs), self.mean.numel())))
 
     def contains(self, inputs: Float[Tensor, "n ..."]) -> Bool[Tensor, " n"]:
-        """Which inputs are no further from the references than fresh rows are.
+        """Which inputs are no further from the references than fresh rows are, but for rounding.
+
+        Rows that repeat are at distance zero from a reference until they are rounded to another dtype, or multiplied in a
+        batch of another size. So rounding is allowed for, up to one standard deviation.
 
         Raises:
             BadInput: for inputs of another shape.
         """
         if inputs.shape[1:].numel() != self.mean.numel():
             raise BadInput("inputs", f"rows of {self.mean.numel()} numbers", describe(inputs))
-        return self.distance(inputs) <= self.threshold
+        rows = inputs.reshape(len(inputs), self.mean.numel())
+        coordinates, residual = self._coordinates(rows)
+        inside = self._nearest(torch.cat([coordinates, residual[:, None]], dim=1)) <= self.threshold
+        if inside.all():  # as nearly always: only the others are worth the time
+            return inside
+        rows = rows[~inside]
+        features, (moved, noise) = self._features(rows), self._rounding(rows)
+        rounding = (
+            moved
+            + torch.finfo(self.mean.dtype).eps * 4 * features.norm(dim=1)
+            + torch.where(features[:, -1] > 0, noise, 0.0)
+        )
+        inside[~inside] = self._nearest(features) <= self.threshold + rounding.clamp(max=1)
+        return inside
 
     def describe(self) -> str:
         """One line in words."""
@@ -296,6 +347,17 @@ class Cloud(Domain):
     def example(self) -> Tensor | None:
         """The mean of the references; None where those are outputs."""
         return None if self.of_outputs else self.mean.reshape(1, *self.shape)
+
+
+def _units(rows: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
+    """Powers of two near the range of each coordinate, or its size where it does not vary; one for all of a field's."""
+    low, high = rows.amin(dim=0), rows.amax(dim=0)
+    size, span = rows.abs().amax(dim=0), high / 2 - low / 2
+    if rows.shape[1] > WIDE:
+        size, span = size.amax(), span.amax()
+    varies = span > 16 * torch.finfo(rows.dtype).eps * size
+    units = binary_scale(torch.where(varies, span, size)[None], 0)[0]
+    return units.expand(rows.shape[1]).clone()
 
 
 def restore_domain(kind: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Domain:

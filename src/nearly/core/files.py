@@ -25,6 +25,7 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
         ArtifactError: when it is no folder, or nothing can be created in it (or in the nearest folder above that exists).
     """
     path = Path(folder)
+    _check_name(path)
     at = path
     while not os.path.lexists(at) and at != at.parent:
         at = at.parent
@@ -51,12 +52,27 @@ def check_file(path: str | os.PathLike[str]) -> Path:
         ArtifactError: when it cannot.
     """
     file = Path(path)
+    _check_name(file)
     if file.is_dir():
         raise ArtifactError(f"cannot write {file}: it is a folder. Give the name of a file.")
     if not file.parent.is_dir():
         raise ArtifactError(f"cannot write {file}: there is no folder {file.parent}. Create it or choose another.")
     check_folder(file.parent)
     return file
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that the system does not take, as one too long.
+
+    Raises:
+        ArtifactError: then.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}. Choose another name.") from error
 
 
 def write_files(files: Mapping[Path, bytes]) -> None:

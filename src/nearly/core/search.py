@@ -202,8 +202,9 @@ def race(
             outcome.winner, target, outcome.fresh.inputs, evaluations=supply.evaluations, seconds_fit=outcome.seconds
         )
     except KeyboardInterrupt:
-        best = min(outcome.contenders, key=lambda c: c.level)
-        raise Interrupted(best.surrogate if outcome.winner is None else outcome.winner) from None
+        fitted = sorted((c for c in outcome.contenders if c.surrogate is not None), key=lambda c: c.level)
+        best = fitted[0].surrogate if fitted else None
+        raise Interrupted(best if outcome.winner is None else outcome.winner) from None
     return outcome
 
 

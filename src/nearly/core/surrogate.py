@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from nearly.core.target import Target
 
 
+ROWS = 2048  # answered at once on a CPU: what they make on the way, as distances to all fitted rows, takes megabytes
+
+
 class Model(nn.Module, ABC):
     """What a method fits: plain tensors (buffers) and JSON settings, both given as keywords, so that an artifact can hold it.
 
@@ -96,8 +99,9 @@ class Model(nn.Module, ABC):
 class Surrogate(nn.Module):
     """Answers as the target nearly does.
 
-    Calling it checks the domain first. `.to()`, autograd and `torch.compile` work as for any module; `torch.export` takes `.model`,
-    which leaves the domain check out, but no model of Legendre polynomials, whose degrees are read from its tensors.
+    Calling it checks the domain first. `.to()`, autograd and `torch.compile` work as for any module; `torch.vmap` and
+    `torch.export` take `.model`, which leaves the domain check out; the latter no model of Legendre polynomials, whose degrees are
+    read from its tensors.
 
     Attributes:
         model: the fitted tensors and the formula.
@@ -141,7 +145,7 @@ class Surrogate(nn.Module):
             OutOfDomain: for an input outside the certified domain (unless `outside` is "warn").
         """
         inputs, dtype, outputs = self._admit(inputs, 5)  # two frames of nn.Module's call between
-        return (self.model(inputs) if outputs is None else outputs).to(dtype)
+        return (self._answer(inputs) if outputs is None else outputs).to(dtype)
 
     def bound(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """A proven bound on the error of each prediction, in `unit`, computed without the target.
@@ -171,7 +175,7 @@ class Surrogate(nn.Module):
         dtype = inputs.dtype if inputs.is_floating_point() else self.model.dtype
         inputs = inputs if self.model.takes_integers else inputs.to(dtype)
         outputs = self._outputs(inputs) if self.domain.of_outputs else None
-        inside = self.domain.contains(inputs if outputs is None else outputs.detach())
+        inside = self.domain.contains((inputs if outputs is None else outputs).detach())
         if not inside.all():
             if not bool(torch.isfinite(inputs).all()):
                 raise BadInput("inputs", "finite", "NaN or infinite entries")
@@ -185,9 +189,23 @@ class Surrogate(nn.Module):
             warnings.warn(f"{message}. The certificate is withdrawn.", OutsideDomainWarning, stacklevel=caller)
         return self.model.cast(inputs), dtype, outputs
 
+    def _answer(self, inputs: Tensor) -> Tensor:
+        """The model's answers, part by part where there are many rows and nothing is recorded for a backward pass."""
+        if len(inputs) <= ROWS or inputs.device.type != "cpu" or torch.compiler.is_compiling():
+            return self.model(inputs)
+        parts = inputs.split(ROWS)
+        first = self.model(parts[0])
+        if first.requires_grad:
+            return self.model(inputs)
+        outputs = first.new_empty(len(inputs), *first.shape[1:])
+        outputs[:ROWS] = first
+        for part, place in zip(parts[1:], outputs.split(ROWS)[1:], strict=True):
+            place.copy_(self.model(part))
+        return outputs
+
     def _outputs(self, inputs: Tensor) -> Tensor:
         try:
-            return self.model(self.model.cast(inputs))
+            return self._answer(self.model.cast(inputs))
         except IndexError as error:  # an embedding's
             raise BadInput("inputs", "whole numbers in the range that the network takes", describe(inputs)) from error
 

@@ -107,7 +107,7 @@ class Rows:
         """Drop from the certifying rows still left those with a fingerprint in `seen`: some surrogate was fitted on them."""
         left = self.certifying[self.handed :]
         fresh = ~torch.isin(self.hashes[left], seen.cpu())
-        self.certifying, self.handed = left[fresh], 0
+        self.certifying = torch.cat([self.certifying[: self.handed], left[fresh]])
 
     def look_up(self, inputs: Tensor) -> Tensor:
         """The stored outputs of stored inputs.
@@ -353,7 +353,7 @@ def describe_input(x: Tensor) -> str:
 def collect(
     answers: list[Tensor | None], failures: list[str | None], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, list[str | None]]:
-    """Stack one answer per input, on one device; those of another shape than most, complex or not finite ones count as failures."""
+    """Stack one answer per input, on one device; those of another shape than most, sparse, complex or not finite ones failed."""
     shapes = Counter(a.shape for a in answers if a is not None)
     shape = shapes.most_common(1)[0][0] if shapes else torch.Size([0])
     dtype = dtype if dtype.is_floating_point else torch.float64
@@ -363,6 +363,8 @@ def collect(
             continue
         if answer.shape != shape:
             failures[i] = f"an output of shape {tuple(answer.shape)} among outputs of shape {tuple(shape)}"
+        elif answer.layout != torch.strided:
+            failures[i] = "a sparse output, where a dense one is asked for"
         elif answer.is_complex():
             failures[i] = "a complex output, where real and imaginary parts side by side are asked for"
         elif not bool(torch.isfinite(answer).all()):

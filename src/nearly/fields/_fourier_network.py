@@ -78,10 +78,10 @@ class FourierNetwork(nn.Module):
     def forward(self, values: Float[Tensor, "n channels *grid"]) -> Float[Tensor, "n out *grid"]:
         """Outputs on the grid of the inputs."""
         grid = values.shape[2:]
-        if not len(values):  # which transforms do not take
+        if not values.shape[0]:  # which transforms do not take
             return values.new_zeros(0, self.outputs, *grid)
         lines = [torch.arange(g, dtype=values.dtype, device=values.device) / g for g in grid]
-        coordinates = torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1).expand(len(values), *grid, -1)
+        coordinates = torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1).expand(values.shape[0], *grid, -1)
         lifted = self.lift(torch.cat([values.movedim(1, -1), coordinates], dim=-1))
         return self.project(self.layers(lifted)).movedim(-1, 1)
 

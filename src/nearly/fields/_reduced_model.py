@@ -157,6 +157,8 @@ class ReducedModel(Model):
         least, most = torch.aminmax(ratios, dim=1)
         size = norm(solution, dim=1)
         absolute = torch.add(residual / least, size, alpha=eps * self._lift)
-        if self._all_coercive:
-            return absolute / torch.maximum(size - absolute, load_norm / most)
-        return absolute / (size - absolute).clamp(min=0)
+        known = (
+            torch.maximum(size - absolute, load_norm / most) if self._all_coercive else (size - absolute).clamp(min=0)
+        )
+        # Outside the domain the problem may not be coercive: then there is no bound.
+        return torch.where(least > 0, absolute / known, torch.inf)

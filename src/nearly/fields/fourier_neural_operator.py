@@ -103,13 +103,13 @@ class FourierModel(Model):
             features = features_of(self, inputs)
             return features.reshape(*features.shape, *(1 for _ in self.grid)).expand(-1, -1, *self.grid)
         grid = inputs.shape[inputs.ndim - len(self.grid) :]
-        values = inputs.reshape(len(inputs), self.channels[0], *grid).to(self.input_mean)
+        values = inputs.reshape(inputs.shape[0], self.channels[0], *grid).to(self.input_mean)
         return (values - self.input_mean) / self.input_scale
 
     def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """Output fields on the grid of the inputs."""
         outputs = self.network(self.encode(inputs)) * self.output_scale + self.output_mean
-        return outputs.reshape(len(inputs), *self.shape, *outputs.shape[2:])
+        return outputs.reshape(inputs.shape[0], *self.shape, *outputs.shape[2:])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,7 @@ class KernelModel(Model):
         """Predictions."""
         features = features_of(self, inputs)
         coordinates = apply_kernel_ridge(features, self.references, self.weights, self.length)
-        return torch.addmm(self.mean, coordinates, self.components).reshape(len(inputs), *self.shape)
+        return torch.addmm(self.mean, coordinates, self.components).reshape(inputs.shape[0], *self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class MeanModel(Model):
 
     def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """The mean, once per input."""
-        return self.mean.expand(len(inputs), *self.mean.shape).clone()
+        return self.mean.expand(inputs.shape[0], *self.mean.shape).clone()
 
 
 @dataclass(frozen=True, kw_only=True)

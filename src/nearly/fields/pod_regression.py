@@ -60,7 +60,7 @@ class PODModel(Model):
         """Predictions."""
         features = features_of(self, inputs)
         coordinates = legendre(features, self.exponents) @ self.coefficients
-        return torch.addmm(self.mean, coordinates, self.components).reshape(len(inputs), *self.shape)
+        return torch.addmm(self.mean, coordinates, self.components).reshape(inputs.shape[0], *self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)

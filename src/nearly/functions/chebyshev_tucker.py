@@ -62,7 +62,7 @@ class ChebyshevTuckerModel(Model):
         result = self.core[None]
         for x, factor in zip(features_of(self, inputs).unbind(dim=1), self.factors, strict=True):
             combined = chebyshev(x, len(factor)) @ factor
-            result = (combined[:, None] @ result.flatten(2)).reshape(len(x), *result.shape[2:])
+            result = (combined[:, None] @ result.flatten(2)).reshape(x.shape[0], *result.shape[2:])
         return result
 
 

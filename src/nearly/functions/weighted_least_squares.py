@@ -36,6 +36,8 @@ CARD = {
     "skips": {},
 }
 
+MOST_TERMS = 1024  # in a race: drawing the points takes seconds there, and two minutes at twice as many
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedLeastSquares(Method):
@@ -85,10 +87,10 @@ class WeightedLeastSquares(Method):
         dimension = target.domain.dimension
 
         def points(degree: int) -> int:
-            least = least_terms(dimension, degree, self.norm)
-            if least > MOST_IN_A_RACE:
-                return least
-            return self.repetitions * len(total_degree(dimension, degree, self.norm))
+            terms = least_terms(dimension, degree, self.norm)
+            if terms <= MOST_TERMS:
+                terms = len(total_degree(dimension, degree, self.norm))
+            return self.repetitions * terms if terms <= MOST_TERMS else MOST_IN_A_RACE + 1
 
         return affordable(super().budgets(target, available), points, available)
 

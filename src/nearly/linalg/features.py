@@ -35,7 +35,7 @@ def fit_features(inputs: Float[Tensor, "n ..."]) -> dict[str, Tensor]:
         >>> apply_features(x, **fit_features(x)).tolist()
         [[-1.0, -1.0], [1.0, 1.0]]
     """
-    rows = inputs.reshape(len(inputs), -1)
+    rows = inputs.reshape(inputs.shape[0], -1)
     rows = rows if rows.is_floating_point() else rows.to(torch.float64)
     low, high = rows.amin(dim=0), rows.amax(dim=0)
     tiny = torch.finfo(rows.dtype).tiny
@@ -97,7 +97,7 @@ def apply_features(
     feature_axes: Tensor,
 ) -> Float[Tensor, "n k"]:
     """Map inputs to features; inputs that are not positive where logarithms are taken are clamped to the smallest number."""
-    rows = inputs.reshape(len(inputs), feature_shift.numel()).to(feature_shift)
+    rows = inputs.reshape(inputs.shape[0], feature_shift.numel()).to(feature_shift)
     if feature_log.numel():
         rows = torch.where(feature_log, rows.clamp(min=torch.finfo(rows.dtype).tiny).log(), rows)
     scaled = (rows - feature_shift) / feature_scale

@@ -236,6 +236,12 @@ class ThinNetwork(Model):
         super().__init__(ranks=ranks, takes_integers=takes_integers)
         self.module = module.eval()
 
+    def train(self, mode: bool = True) -> ThinNetwork:
+        """As of any module, but that the network inside stays in evaluation mode, in which it was compressed and certified."""
+        super().train(mode)
+        self.module.eval()
+        return self
+
     @classmethod
     def restore(cls, settings: dict[str, Any], tensors: dict[str, Tensor], target: Target | None) -> ThinNetwork:
         """Take the skeleton from the target's module, and all weights from the artifact.

@@ -34,7 +34,7 @@ class Measure(Target):
     Args:
         samples: shape (m, d), at least two distinct rows.
         weights: shape (m,), positive; equal by default. They are scaled to sum 1.
-        scale: length over which test functions vary; by default the median distance of sample pairs.
+        scale: length over which test functions vary; by default the median distance of sample pairs that differ.
         name: for reports.
 
     Raises:
@@ -63,8 +63,13 @@ class Measure(Target):
         if not bool((self.samples != self.samples[0]).any()):
             raise BadInput("samples", "at least two distinct rows", f"{count} equal ones")
         if scale is None:
-            step = max(1, count // 500)
-            scale = float(torch.pdist(self.samples[::step]).median())
+            some = self.samples[:: max(1, count // 500)]
+            unit = binary_scale(some, (0, 1))
+            distances = torch.pdist(some / unit)
+            apart = distances[distances > 0]
+            if not apart.numel():
+                raise BadInput("scale", "given, where nearly all samples are equal", None)
+            scale = float(apart.median() * unit)
         self.scale, self.name, self.domain = (
             require_float("scale", scale, above=0.0),
             name,

@@ -43,7 +43,8 @@ class Network(Target):
         name: for reports.
 
     Raises:
-        BadInput: for a module that is none, data that is not finite, or `certifying` rows of another shape.
+        BadInput: for a module that is none, a metric of classes where it returns none, data that is not finite, or `certifying`
+            rows of another shape.
         TooFewSamples: for fewer rows than one certificate needs.
 
     Example:
@@ -89,6 +90,8 @@ class Network(Target):
         self.module, self.metric, self.name, self.domain = module, metric, name, None
         self.unit = UNITS[metric]
         outputs = self._answer(rows[:1])
+        if metric in ("kl", "top1") and (outputs.ndim < 2 or outputs.shape[-1] < 2):
+            raise BadInput("metric", "relative or cosine for a module without two classes or more", f"{metric!r}")
         # The outputs are computed when rows are handed out; only their shape is needed here.
         self.rows = Rows(Pairs(rows, outputs.expand(len(rows), *outputs.shape[1:])), fitting, kept_rows)
         self._separate = certifying is not None
