@@ -164,7 +164,16 @@ def test_a_surrogate_in_training_answers_as_it_was_certified() -> None:
     assert torch.equal(surrogate.model(x), expected)
 
 
-@pytest.mark.parametrize("method", ["fields.Mean", nearly.fields.FourierNeuralOperator(samples=20, epochs=1, width=4)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "fields.Mean",
+        "fields.KernelRegression",
+        "fields.NearestNeighbor",
+        nearly.fields.FourierNeuralOperator(samples=20, epochs=1, width=4),
+    ],
+    ids=str,
+)
 def test_models_export_for_batches_of_any_size(method: Any) -> None:
     x = draw(120, 8)
     model = nearly.fit(nearly.Field.from_data(x, x.cumsum(dim=1)), method=method).model

@@ -84,14 +84,16 @@ def projection_dpp(exponents: Int[Tensor, "m d"], draws: int, generator: torch.G
             x = christoffel(exponents, len(waiting) * tries, generator)
             values = legendre(x, exponents).reshape(len(waiting), tries, m)
             whole = values.square().sum(dim=2)
-            rest = whole - (values @ basis[waiting, :k].transpose(1, 2)).square().sum(dim=2)
+            known = basis[:, :k] if len(waiting) == draws else basis[waiting, :k]  # a view where it may be
+            rest = whole - (values @ known.mT).square().sum(dim=2)
             accepted = torch.rand(rest.shape, dtype=torch.float64, generator=generator) * whole <= rest
             some, first = accepted.any(dim=1), accepted.double().argmax(dim=1)
             done, place = waiting[some], first[some]
             points[done, k] = x.reshape(len(waiting), tries, d)[some, place]
+            known = known if bool(some.all()) else known[some]
             new = values[some, place]
             for _ in range(2):
-                new = new - ((new[:, None] @ basis[done, :k].transpose(1, 2)) @ basis[done, :k])[:, 0]
+                new = new - ((new[:, None] @ known.mT) @ known)[:, 0]
             basis[done, k] = new / new.norm(dim=1, keepdim=True)
             waiting = waiting[~some]
     return points.to(device)
