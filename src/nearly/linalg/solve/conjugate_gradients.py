@@ -135,7 +135,8 @@ def _cycle(product: Product, precondition: Product, rest: Tensor, enough: Tensor
             break
         better = precondition(rest)
         before, inner = inner, square if plain else inner_product(rest, better, work)
-        direction.mul_(torch.where(live, inner / before, 0.0).unsqueeze(-2)).add_(better)
+        gain = torch.where(live, inner / before, 0.0).unsqueeze(-2).to(direction.dtype)
+        torch.addcmul(better, direction, gain, out=direction)
     return Cycle(x, taken, broken)
 
 
