@@ -7,9 +7,9 @@ from torch import nn
 from nearly.core.errors import BadInput
 from nearly.linalg.manifolds import PositiveDefinite
 from nearly.optim import KFAC, MKOR, AdamW, InverseFreeNaturalGradient, PositiveDefiniteMomentum
+from nearly.optim._ranks import average, groups_of
 from nearly.optim.matrices import inverse_free_natural_gradient as inverse_free
 from nearly.optim.matrices import positive_definite_momentum as local
-from nearly.optim.matrices._linear import average
 from nearly.optim.matrices.mkor import _RankOne
 
 EYES = torch.eye(5, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
@@ -232,7 +232,7 @@ def test_moments_are_averaged_over_ranks(monkeypatch):
 
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor, group: tensor.add_(3.0))
     tensors = [torch.ones(2), torch.zeros(1)]
-    average(tensors, Ranks())
+    average(tensors, groups_of(tensors[0], Ranks()))
     assert [one.tolist() for one in tensors] == [[2.0, 2.0], [1.5]]
 
 

@@ -84,7 +84,7 @@ def test_low_rank_steps(rank, every, clip):
 
 def test_both_factors_stay_of_one_size():
     _, optimizer = trained(100, rank=2, lr=0.1, fit_rate=0.9)
-    shared = optimizer.state["shared"]["0"]
+    shared = optimizer.state[optimizer.param_groups[0]["params"][0]]["shared"]
     assert 0.9 < float(shared["one"].norm() / shared["other"].norm()) < 1.1
 
 
@@ -109,7 +109,7 @@ def test_a_hessian_of_the_group_is_inverted():
     cross = torch.diag(torch.tensor([5.0, 4.0, 3.0, 2.0, 3.0, 4.0, 0.5]))
     cross = (cross + torch.diag(torch.tensor([1.0, 2.0, -1.0, 0.0, -1.0, 2.0, 1.0])).flip(0)).double()
     _, optimizer = trained(2000, lambda x: x @ cross @ x / 2, preconditioner="xmat", lr=0.0, momentum=0.0)
-    shared = optimizer.state["shared"]["0"]
+    shared = optimizer.state[optimizer.param_groups[0]["params"][0]]["shared"]
     q = torch.diag(shared["scale"]) + torch.diag(shared["one"]).flip(1)
     torch.testing.assert_close(q.T @ q @ cross, torch.eye(7, dtype=torch.float64), rtol=0, atol=1e-5)
 
@@ -120,7 +120,7 @@ def test_parameters_that_the_loss_does_not_depend_on(preconditioner):
     optimizer = PSGD([x], preconditioner=preconditioner, rank=2, lr=0.01)
     for _ in range(1000):
         optimizer.step(lambda: (x[:3] - 2).square().sum() + 0.0 * x.sum())
-    scale = optimizer.state["shared"]["0"]["scale"]
+    scale = optimizer.state[x]["shared"]["scale"]
     assert bool(torch.isfinite(scale).all())
     assert float(scale.max()) < 100
     torch.testing.assert_close(x[:3].detach(), torch.full((3,), 2.0), rtol=0, atol=0.01)

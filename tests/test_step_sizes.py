@@ -143,10 +143,10 @@ def test_model_building_changes_its_rate_after_each_window():
     optimizer = StochasticModelBuilding([x], lr=1e-3, window=2)
     for _ in range(5):
         optimizer.step(lambda: loss(x))
-    assert optimizer.state["shared"]["0"]["factor"] == pytest.approx(0.9**-2)
+    assert optimizer.state[x]["shared"]["factor"] == pytest.approx(0.9**-2)
     steep = StochasticModelBuilding([x], lr=1e3, window=1)
     steep.step(lambda: loss(x))
-    assert steep.state["shared"]["0"]["factor"] == pytest.approx(0.9)
+    assert steep.state[x]["shared"]["factor"] == pytest.approx(0.9)
 
 
 def test_adagrad_norm():

@@ -51,9 +51,9 @@ def compare(
         show(stop.comparison.table())
         found = {"rows": stop.comparison.frame()}
         fail("Interrupted", "interrupted; the optimizers above were done.", INTERRUPTED, found)
+    show(outcome.table())
     if plot is not None:
         outcome.plot(plot)
-    show(outcome.table())
     if as_json():
         print_json({"ok": True, "rows": outcome.frame(), "trained": outcome.curves(), "plot": plot})
 

@@ -103,19 +103,11 @@ class LayerRecords:
         output.register_hook(keep)
 
     def layers(self) -> list[Layer]:
-        """The layers that the backward passes went through, those of one weight as one.
-
-        Raises:
-            BadInput: where there was none.
-        """
+        """The layers that the backward passes went through, those of one weight as one."""
         alike: dict[int, list[nn.Linear]] = {}
         for one in self._modules:
             if one in self._inputs:
                 alike.setdefault(id(one.weight), []).append(one)
-        if not alike:
-            raise BadInput(
-                "module", "run, with backward(), between two steps", "no backward pass through its layers", COMPILED
-            )
         return [
             Layer(
                 same[0],
@@ -124,6 +116,17 @@ class LayerRecords:
             )
             for same in alike.values()
         ]
+
+    def require_pass(self) -> None:
+        """There was a backward pass.
+
+        Raises:
+            BadInput: otherwise.
+        """
+        if not self._inputs:
+            raise BadInput(
+                "module", "run, with backward(), between two steps", "no backward pass through its layers", COMPILED
+            )
 
     def weights(self) -> set[int]:
         """The ids of the weights of these layers."""
@@ -145,11 +148,14 @@ class LayerRecords:
 class _Hook:
     """A forward hook that does not keep its records alive; copies, which copied layers carry, do nothing."""
 
-    def __init__(self, records: LayerRecords) -> None:
-        self._records = weakref.ref(records)
+    def __init__(self, records: LayerRecords | None = None) -> None:
+        self._records = None if records is None else weakref.ref(records)
+
+    def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
+        return _Hook, ()  # weak references have no copies in files
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
-        records = self._records()
+        records = None if self._records is None else self._records()
         if records is not None:
             records.record(module, inputs[0] if inputs else named["input"], output)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,19 +13,38 @@ from torch import Tensor
 from nearly.core.errors import BadInput
 from nearly.core.validate import describe
 from nearly.optim._vectors import wide
-from nearly.optim.step import SHARED
 
 if TYPE_CHECKING:
     from nearly.optim.optimizer import Optimizer
 
 
-def require_same(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], member: str) -> None:
+@contextmanager
+def restoring(optimizer: Optimizer) -> Iterator[None]:
+    """While torch takes up a state: it is checked behind the user's hooks, which may change it, and restored before later ones."""
+    taken: dict[str, Any] = {}
+
+    def check(_: object, given: dict[str, Any]) -> None:
+        _require_same(given, optimizer.param_groups, type(optimizer).__name__)
+        taken.update(given)
+
+    hooks = [
+        optimizer.register_load_state_dict_pre_hook(check),
+        optimizer.register_load_state_dict_post_hook(lambda _: _restore(optimizer, taken), prepend=True),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _require_same(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], member: str) -> None:
     """Refuse the state of another member, of parameters in other groups or of other shapes, or in a precision far above theirs.
 
     Raises:
         BadInput: naming what differs.
     """
-    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
+    if not {"state", "param_groups"} <= state_dict.keys():
         raise BadInput("state_dict", "what an optimizer's state_dict() returns", describe(state_dict))
     saved = state_dict["param_groups"]
     if len(saved) != len(groups):
@@ -41,7 +61,7 @@ def require_same(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, An
                 raise BadInput("state_dict", f"of parameters in half precision, as those of group {place}", kind)
 
 
-def restore(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
+def _restore(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
     """The state as it was saved, on its parameters' devices: torch would cast codes and indices to floats."""
     groups = list(zip(state_dict["param_groups"], optimizer.param_groups, strict=True))
     for theirs, ours in groups:
@@ -50,13 +70,6 @@ def restore(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
             for name, value in state_dict["state"].get(index, {}).items():
                 optimizer.state[parameter][name] = _taken_up(value, parameter, kind)
         ours["shapes"] = [tuple(shape) for shape in theirs["shapes"]]
-    shared: dict[str, dict[str, Any]] = {}
-    for place, kept in state_dict["state"].get(SHARED, {}).items():
-        theirs, ours = groups[int(place)]
-        first, kind = ours["params"][0], _dtypes(theirs, ours["params"])[0]
-        shared[place] = {name: _taken_up(value, first, kind) for name, value in kept.items()}
-    if shared:
-        optimizer.state[SHARED] = shared  # type: ignore[index]
 
 
 def _dtypes(group: Mapping[str, Any], parameters: Sequence[Tensor]) -> list[torch.dtype]:
@@ -76,6 +89,8 @@ def _dtypes(group: Mapping[str, Any], parameters: Sequence[Tensor]) -> list[torc
 
 def _taken_up(value: Any, parameter: Tensor, kind: torch.dtype) -> Any:
     """A copy; of a tensor on the parameter's device, in its precision, or the wider one, where it was in that of the saved one."""
+    if isinstance(value, dict):
+        return {name: _taken_up(one, parameter, kind) for name, one in value.items()}
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
     dtype = value.dtype

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from nearly.core.drawing import check_picture, new_figure, write_figure
 from nearly.core.errors import BadInput, Interrupted
 from nearly.core.registry import optimizer_cards, optimizer_class
 from nearly.core.validate import describe, require_float, require_int
 from nearly.core.words import duration, size
-from nearly.optim.training import TUNING, Factory, Trained, Training, best_rate, made, train
+from nearly.optim._layers import linear_layers
+from nearly.optim.training import TUNING, Factory, Trained, Training, best_rate, made, records_layers, train
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,9 +83,11 @@ class OptimizerComparison:
         """A table for `rich.print`, the best first."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
+        from rich.text import Text
 
         budget = duration(self.budget) if self.unit == "seconds" else f"{self.budget:.0f} steps"
-        made = Table(title=f"Loss after {budget}", title_justify="left", box=SIMPLE_HEAD)
+        made = Table(title=f"Loss after {budget}", title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+        failures = []
         made.add_column("optimizer")
         for head in (
             "rate",
@@ -105,10 +110,15 @@ class OptimizerComparison:
                 f"{row['state_bytes_per_parameter']:.2f} bytes",
                 "" if row["peak_bytes"] is None else size(row["peak_bytes"]),
             )
+            if row["failure"]:
+                failures.append(f"{row['optimizer']}: {row['failure']}")
+        made.caption = Text("\n".join(failures)) if failures else None
         return made
 
     def plot(self, path: str | Path) -> Path:
         """Draw loss against steps and against time, a line through the seeds' medians and a band from lowest to highest.
+
+        The axis of losses is logarithmic where all of them are positive; what is not finite is left out.
 
         Args:
             path: of a .png or .svg file.
@@ -119,20 +129,26 @@ class OptimizerComparison:
         file = check_picture(path)
         figure = new_figure(10, 4.2, "drawing a comparison of optimizers")
         panels = figure.subplots(1, 2, sharey=True)
+        losses = [p.loss for one in self.trained for p in one.curve if math.isfinite(p.loss)]
+        scale = "log" if losses and min(losses) > 0 else "linear"
         for name in self.names():
             ours = [one.curve for one in self.trained if one.optimizer == name]
             columns = list(zip(*ours, strict=False))
             middle, low, high = (
-                [pick(p.loss for p in column) for column in columns] for pick in (statistics.median, min, max)
+                [_shown(pick(p.loss for p in column)) for column in columns] for pick in (statistics.median, min, max)
             )
             for panel, across in zip(panels, ("steps", "seconds"), strict=True):
                 x = [statistics.median(getattr(p, across) for p in column) for column in columns]
                 (line,) = panel.plot(x, middle, label=name)
                 panel.fill_between(x, low, high, color=line.get_color(), alpha=0.2, lw=0)
-                panel.set(xlabel=across, yscale="log")
+                panel.set(xlabel=across, yscale=scale)
         panels[0].set_ylabel("loss")
         panels[1].legend(fontsize="small")
         return write_figure(figure, file)
+
+
+def _shown(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.nan
 
 
 class OptimizersInterrupted(Interrupted):
@@ -162,7 +178,8 @@ def compare(
     Args:
         training: model, data and loss.
         optimizers: by name, each called as `factory(named_parameters, lr=...)`; or ids such as "AdamW" of this library and
-            "torch.SGD" of torch; by default all members that train any module of that size.
+            "torch.SGD" of torch; by default all members that train any module of that size and with layers of that kind.
+            Members, and `functools.partial` of them, that ask for the module get it.
         steps: of each training; or
         seconds: of each training.
         seeds: how many are compared.
@@ -189,9 +206,15 @@ def compare(
         require_int("steps", steps, least=1)
     if seconds is not None:
         require_float("seconds", seconds, above=0.0)
+    if not isinstance(training, Training):
+        raise BadInput("training", "a nearly.optim.Training", describe(training))
     first = made(training, TUNING)
+    _require_apart(first, made(training, TUNING))
+    training = replace(training, make_data=_new_each_time(training.make_data))
     count = sum(parameter.numel() for parameter in first.parameters())
     factories = resolve(optimizers, count)
+    if optimizers is None and not linear_layers(first):
+        factories = {name: factory for name, factory in factories.items() if not records_layers(factory)}
     budget, unit = (float(steps), "steps") if steps is not None else (float(seconds or 0.0), "seconds")
     done: list[Trained] = []
     try:
@@ -204,6 +227,29 @@ def compare(
     except KeyboardInterrupt:
         raise OptimizersInterrupted(OptimizerComparison(unit, budget, tuple(done), count)) from None
     return OptimizerComparison(unit, budget, tuple(done), count)
+
+
+def _require_apart(first: nn.Module, second: nn.Module) -> None:
+    trained = {id(one) for one in first.parameters() if one.requires_grad}
+    for name, parameter in second.named_parameters():
+        if id(parameter) in trained:
+            requirement = "a function that returns a new module each time, as trainings must not go on from one another"
+            raise BadInput("make_model", requirement, f"one with {name} of the module before")
+
+
+def _new_each_time(make_data: Callable[[int], Iterable[Any]]) -> Callable[[int], Iterable[Any]]:
+    """The same, but for one that returns an iterator a second time: what is left in it is another training's data."""
+    last: Iterable[Any] | None = None
+
+    def make(seed: int) -> Iterable[Any]:
+        nonlocal last
+        found = make_data(seed)
+        if isinstance(found, Iterator) and found is last:
+            raise BadInput("make_data", "a function that returns new batches each time", "the iterator from before")
+        last = found
+        return found
+
+    return make
 
 
 def resolve(optimizers: Mapping[str, Factory] | Sequence[str] | None, size: int) -> dict[str, Factory]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import check_parameter, describe
 from nearly.optim._chunks import chunks
 from nearly.optim._layers import LayerRecords
-from nearly.optim._saved import require_same, restore
+from nearly.optim._saved import restoring
 from nearly.optim.step import Ask, Skipped, Step, Transform, all_finite
 from nearly.optim.transforms.moments import Moments
 
@@ -47,7 +48,9 @@ class Options(TypedDict, total=False):
             with `"rest": True` (embeddings, heads) is given to it as a whole.
         module: whose linear layers are recorded, for members that ask for them: inputs and gradients of outputs of all passes since
             the last step or `zero_grad`. Not with a `torch.amp.GradScaler`, whose scale these gradients keep.
-        process_group: ranks that hold the same parameters and gradients (data parallelism), over which matrices are shared out.
+        process_group: ranks that hold the same parameters (data parallelism), over which matrices are shared out. What members
+            look at beside gradients (losses, Hessian products) is averaged over them, and so are the gradients of closures that
+            do not call `backward`: each rank may see rows of its own.
     """
 
     maximize: bool
@@ -136,8 +139,11 @@ class Optimizer(torch.optim.Optimizer, ABC):
             raise BadInput("params", "tensors, named tensors, or dictionaries with 'params'", describe(param_group))
         listed = param_group["params"]
         listed = [listed] if isinstance(listed, Tensor) else list(listed)
+        held = {id(parameter) for parameter in self._tensors()}
         for i, entry in enumerate(listed):
             _require_parameter(entry, i)
+            if id(_tensor(entry)) in held:  # which torch would find when a part of the group has been added
+                raise BadInput(f"params[{i}]", "in no other parameter group", describe(_tensor(entry)))
         if not listed:
             raise BadInput("params", "at least one tensor", "none")
         if self.joint and self.param_groups:
@@ -182,7 +188,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
             BadInput: for what the member asks for and does not get; for a NaN or infinite gradient (by its name) or loss.
         """
         self._require_no_scale()
-        ask = Ask(type(self).__name__, self._needs(), self._tensors(), closure, self._layers)
+        ask = Ask(type(self).__name__, self._needs(), self._tensors(), closure, self._layers, self.process_group)
         try:
             ask.gradients(self._wants())
             steps = self._steps(ask)
@@ -245,11 +251,9 @@ class Optimizer(torch.optim.Optimizer, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Torch's, with the parameters' dtypes, so that those of another precision can take it up."""
-        found = super().state_dict()
-        for group, ours in zip(found["param_groups"], self.param_groups, strict=True):
-            group.pop("dtypes", None)  # of a state taken up before
-            group["dtypes"] = [str(parameter.dtype).removeprefix("torch.") for parameter in ours["params"]]
-        return found
+        for group in self.param_groups:
+            group["dtypes"] = [str(parameter.dtype).removeprefix("torch.") for parameter in group["params"]]
+        return super().state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take up the state of an optimizer of the same member and parameters of the same shapes, on any device.
@@ -259,9 +263,10 @@ class Optimizer(torch.optim.Optimizer, ABC):
         Raises:
             BadInput: for any other, before anything has changed.
         """
-        require_same(state_dict, self.param_groups, type(self).__name__)
-        super().load_state_dict(dict(state_dict))
-        restore(self, state_dict)
+        if not isinstance(state_dict, Mapping):
+            raise BadInput("state_dict", "what an optimizer's state_dict() returns", describe(state_dict))
+        with restoring(self):
+            super().load_state_dict(dict(state_dict))
 
     def close(self) -> None:
         """Remove the hooks from the module's layers, if the member had put any."""
@@ -383,5 +388,7 @@ def _require_parameter(entry: Any, place: int) -> None:
         raise BadInput(name, "real and floating", describe(tensor))
     if not tensor.is_leaf:
         raise BadInput(name, "a leaf of the graph, not a result", describe(tensor))
+    if is_lazy(tensor):
+        raise BadInput(name, "initialized", "that of a lazy layer", "Call the module once on a batch.")
     if tensor.numel() == 0:
         raise BadInput(name, "non-empty", describe(tensor))

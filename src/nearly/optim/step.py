@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from nearly.core.errors import BadInput
+from nearly.optim._derivatives import CURVATURE, second_derivatives
 from nearly.optim._matrices import gathered
+from nearly.optim._ranks import average, groups_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -22,21 +23,15 @@ CLOSURE = "def closure(): return loss_function(model(inputs), targets)\noptimize
 NEEDS = {
     "loss": "the loss",
     "closure": "further evaluations of loss and gradient",
-    "curvature": "Hessian-vector products",
+    "curvature": CURVATURE,
     "layers": "inputs and output gradients of linear layers",
     "values": "values of the loss alone",
     "trials": "values of the loss at other points, beside its gradient",
     "auxiliary": "a second loss",
 }
-# What torch says of compiled models, and of kernels without second derivatives.
-WITHOUT_SECOND = ("donated buffers", "double backward", "is not implemented")
-ONCE_ONLY = (
-    "Call the model before it was compiled; write attention out, or within "
-    "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)."
-)
 WITHOUT_BACKWARD = frozenset({"curvature", "values", "trials"})  # closures for these only return the loss
 OF_CLOSURES = frozenset(NEEDS) - {"layers"}
-SHARED = "shared"  # key of the state that belongs to no single parameter
+SHARED = "shared"  # name of the state that belongs to no single parameter
 
 
 class Transform(Protocol):
@@ -85,9 +80,11 @@ class Ask:
         parameters: Sequence[Tensor],
         closure: Callable[[], Any] | None,
         layers: LayerRecords | None,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         self.member, self.needs, self.parameters = member, needs, list(parameters)
         self.closure, self.records = closure, layers
+        self._groups = groups_of(self.parameters[0], process_group)
         self.loss: Any = None
         self.values_alone = "values" in needs
         self._slopes: dict[int, Tensor | None] | None = None  # by the parameter's id
@@ -112,6 +109,8 @@ class Ask:
             self.loss = self.value()
         else:
             self.loss = self.evaluate(graph="curvature" in wants)
+            if self.records is not None and "closure" in self.needs:
+                self.records.require_pass()
 
     def value(self) -> Tensor:
         """The loss at the parameters as they are, without its gradient.
@@ -122,7 +121,7 @@ class Ask:
         """
         with torch.no_grad():
             try:
-                return self._scalar(self._called())
+                return self._seen(self._scalar(self._called()))
             except RuntimeError as error:
                 if "does not require grad" in str(error):
                     raise BadInput(
@@ -130,8 +129,10 @@ class Ask:
                     ) from error
                 raise
 
-    def evaluate(self, *, graph: bool = False) -> Tensor:
+    def evaluate(self, *, graph: bool = False, alone: bool = False) -> Tensor:
         """The loss at the parameters as they are; its gradients come into `.grad`. With `graph`, `products` may follow.
+
+        Both are means over the ranks, unless this one is `alone` in asking.
 
         Raises:
             BadInput: for a closure that calls `backward` where the graph is needed, or whose loss has none.
@@ -142,28 +143,44 @@ class Ask:
             loss = self._scalar(self._called())
             called_backward = any(parameter.grad is not None for parameter in self.parameters)
             if called_backward and graph:
-                requirement = f"one that does not call backward(), as {self.member} asks for {NEEDS['curvature']}"
+                requirement = f"one that does not call backward(), as {self.member} asks for {CURVATURE}"
                 raise BadInput("closure", requirement, "one that does", f"Write\n{CLOSURE}")
             self._slopes = None
             if not called_backward:
                 if self._sharded():
                     # Sharded modules sum gradients over ranks in backward() alone.
-                    requirement = (
-                        f"one that calls backward(), which {self.member} cannot do with"
-                        if graph
-                        else "one that calls backward() with"
-                    )
-                    raise BadInput("closure", f"{requirement} sharded parameters", "one that does not")
+                    odd = f", which {self.member} cannot do" if graph else ""
+                    requirement = f"one that calls backward(){odd} with sharded parameters"
+                    raise BadInput("closure", requirement, "one that does not")
                 if not loss.requires_grad:
                     raise BadInput("closure", "one whose loss depends on the parameters", "a loss without a graph")
-                flags: dict[str, Any] = {"allow_unused": True, "create_graph": graph}
-                trained = [parameter for parameter in self.parameters if parameter.requires_grad]
-                with _second_derivatives(self.member) if graph else nullcontext():
-                    slopes = torch.autograd.grad(loss, trained, **flags)
-                for parameter, slope in zip(trained, slopes, strict=True):
-                    parameter.grad = None if slope is None else slope.detach()
-                self._slopes = dict(zip(map(id, trained), slopes, strict=True)) if graph else None
-        return loss.detach()
+                self._differentiate(loss, graph=graph, alone=alone)
+        return loss.detach() if alone else self._seen(loss.detach())
+
+    def _differentiate(self, loss: Tensor, *, graph: bool, alone: bool) -> None:
+        trained = [parameter for parameter in self.parameters if parameter.requires_grad]
+        if graph:
+            with second_derivatives(self.member):
+                slopes = torch.autograd.grad(loss, trained, allow_unused=True, create_graph=True)
+            for parameter, slope in zip(trained, slopes, strict=True):
+                parameter.grad = None if slope is None else slope.detach()
+            self._slopes = dict(zip(map(id, trained), slopes, strict=True))
+        else:
+            loss.backward(inputs=trained)  # whose hooks, as those of data parallelism, are then called
+        if not alone:
+            for parameter in trained:
+                if parameter.grad is not None:
+                    (parameter.grad,) = self.averaged([parameter.grad])
+
+    def averaged(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Their means over the ranks, each of which has its own rows."""
+        found = [tensor.clone() for tensor in tensors] if self._groups else list(tensors)
+        average(found, self._groups)
+        return found
+
+    def _seen(self, loss: Tensor) -> Tensor:
+        """The loss of all ranks' rows, for members that look at it."""
+        return self.averaged([loss])[0] if self.needs & OF_CLOSURES - {"curvature"} else loss
 
     def products(self, vectors: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
         """`H v`, v having these parts for these parameters, and zero for others.
@@ -172,9 +189,8 @@ class Ask:
             BadInput: without a graph.
         """
         if self._slopes is None:
-            raise BadInput(
-                "closure", f"given, as {self.member} asks for {NEEDS['curvature']}", None, f"Write\n{CLOSURE}"
-            )
+            requirement = f"given, as {self.member} asks for {CURVATURE}"
+            raise BadInput("closure", requirement, None, f"Write\n{CLOSURE}")
         pairs = [(self._slopes[id(parameter)], vector) for parameter, vector in zip(parameters, vectors, strict=True)]
         # Parts of one long vector begin anywhere in memory; derivatives of complex views ask for even places.
         live = [
@@ -185,10 +201,9 @@ class Ask:
         if not live:
             return [torch.zeros_like(parameter) for parameter in parameters]
         flags: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-        with torch.enable_grad(), _second_derivatives(self.member):
-            return list(
-                torch.autograd.grad([slope for slope, _ in live], parameters, [vector for _, vector in live], **flags)
-            )
+        with torch.enable_grad(), second_derivatives(self.member):
+            slopes, ours = zip(*live, strict=True)
+            return self.averaged(torch.autograd.grad(slopes, parameters, ours, **flags))
 
     def layers(self) -> list[Layer]:
         """The linear layers with what the last backward pass brought them."""
@@ -217,30 +232,9 @@ class Ask:
         if isinstance(loss, float | int):
             return torch.tensor(float(loss))
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise BadInput(
-                "closure",
-                f"one that returns the loss, a scalar, as {self.member} asks for it",
-                repr(loss),
-                f"Write\n{CLOSURE}",
-            )
+            requirement = f"one that returns the loss, a scalar, as {self.member} asks for it"
+            raise BadInput("closure", requirement, repr(loss), f"Write\n{CLOSURE}")
         return loss.reshape(())
-
-
-@contextmanager
-def _second_derivatives(member: str) -> Iterator[None]:
-    """Says what to do where torch has none.
-
-    Raises:
-        BadInput: there.
-        RuntimeError: whatever else there is.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(words in str(error) for words in WITHOUT_SECOND):
-            raise
-        requirement = f"one that torch can differentiate twice, as {member} asks for {NEEDS['curvature']}"
-        raise BadInput("closure", requirement, str(error), ONCE_ONLY) from error
 
 
 class Step:
@@ -292,7 +286,8 @@ class Step:
     @property
     def shared(self) -> dict[str, Any]:
         """What is kept for the group as a whole, by name: tensors and numbers."""
-        return self._states[SHARED].setdefault(str(self._place), {})
+        # Beside the first parameter's own: distributed checkpoints know no state but that of parameters.
+        return self._states[self.group["params"][0]].setdefault(SHARED, {})
 
     def subset(self, places: Sequence[int]) -> Step:
         """The same step of some of the parameters."""
@@ -301,9 +296,12 @@ class Step:
         part.gradients = [self.gradients[i] for i in places] if self.gradients else []
         return part
 
-    def evaluate(self, *, graph: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Loss and gradients at the parameters as they now are, as transforms have moved them."""
-        loss = self._ask.evaluate(graph=graph)
+    def evaluate(self, *, graph: bool = False, alone: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Loss and gradients at the parameters as they now are, as transforms have moved them; means over the ranks.
+
+        This rank is `alone` where others ask at other points, or not at all.
+        """
+        loss = self._ask.evaluate(graph=graph, alone=alone)
         return (-loss if self.group["maximize"] else loss), self._oriented()
 
     def value(self) -> Tensor:
@@ -316,6 +314,10 @@ class Step:
         loss = self._ask.value()
         self._require_finite("loss", [loss], "finite at all points that the step looks at")
         return -loss if self.group["maximize"] else loss
+
+    def averaged(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Means over the ranks of what each has found for its own rows."""
+        return self._ask.averaged(tensors)
 
     def product(self, vectors: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
         """The Hessian's product with a vector that has these parts; without `check`, `require_curvature` follows on all of them.
@@ -363,7 +365,9 @@ class Step:
         if self._ask.values_alone:
             return []
         found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        for parameter, gradient in zip(self.parameters, found, strict=True):
+        for i, (parameter, gradient) in enumerate(zip(self.parameters, found, strict=True)):
+            if gradient.dtype != parameter.dtype:  # as `grad_dtype` may ask
+                found[i] = gradient.to(parameter.dtype)
             if gradient.is_sparse:
                 raise BadInput("gradient", "dense", f"a sparse one, for a parameter of shape {tuple(parameter.shape)}")
         return list(torch._foreach_neg(found)) if self.group["maximize"] else found

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nearly.core.errors import BadInput, FactorizationFailed, NotConverged
 from nearly.core.validate import describe
@@ -66,7 +67,7 @@ class Training:
     """What is trained.
 
     Attributes:
-        make_model: from a seed to a module.
+        make_model: from a seed to a module, a new one each time.
         make_data: from a seed to batches; where they end, they begin anew.
         loss: of a module on a batch, to be minimized; what it draws from torch's global state, as dropout does, is the seed's.
         validate: what counts, of a module; the mean loss of the last batches by default.
@@ -103,6 +104,12 @@ def best_rate(training: Training, name: str, factory: Factory, budget: float, un
     return default * min(losses, key=lambda factor: losses[factor])
 
 
+def records_layers(factory: Factory) -> bool:
+    """Whether it is a member, or `functools.partial` of one, that asks for the module."""
+    card = getattr(getattr(factory, "func", factory), "card", {})
+    return "layers" in card.get("needs", ())
+
+
 def made(training: Training, seed: int) -> nn.Module:
     # A module's own initialization draws from the global state, which is put back.
     with torch.random.fork_rng():
@@ -110,13 +117,21 @@ def made(training: Training, seed: int) -> nn.Module:
         model = training.make_model(seed)
     if not isinstance(model, nn.Module):
         raise BadInput("make_model", "a function that returns a module", describe(model))
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        requirement = "a function that returns a module whose lazy layers have been called once"
+        raise BadInput("make_model", requirement, f"{lazy[0]} uninitialized")
     return model
 
 
 def batches_of(training: Training, seed: int) -> Iterator[Any]:
     while True:
-        empty = True
-        for batch in training.make_data(seed):
+        empty, found = True, training.make_data(seed)
+        try:
+            batches = iter(found)
+        except TypeError:
+            raise BadInput("make_data", "a function that returns batches", describe(found)) from None
+        for batch in batches:
             empty = False
             yield batch
         if empty:
@@ -135,9 +150,9 @@ def train(
     peak: bool = False,
 ) -> Trained:
     model = made(training, seed)
-    card = getattr(factory, "card", {})
-    options: dict[str, Any] = {"module": model} if "layers" in card.get("needs", ()) else {}
+    options: dict[str, Any] = {"module": model} if records_layers(factory) else {}
     optimizer = factory(list(model.named_parameters()), lr=rate, **options)
+    card = getattr(optimizer, "card", {})  # factories may be functions
     takes_closure = bool(OF_CLOSURES & set(card.get("needs", ()))) or isinstance(optimizer, torch.optim.LBFGS)
     batches = batches_of(training, seed)
     recent: list[float] = []
@@ -149,6 +164,13 @@ def train(
 
         def closure() -> Any:
             loss = training.loss(model, batch)
+            if (
+                not isinstance(loss, Tensor)
+                or loss.numel() != 1
+                or (torch.is_grad_enabled() and not loss.requires_grad)
+            ):
+                requirement = "a function that returns a scalar tensor that depends on the parameters"
+                raise BadInput("Training.loss", requirement, describe(loss))
             if not card or not takes_closure:  # ours take it from there
                 optimizer.zero_grad()
                 loss.backward()
@@ -168,7 +190,12 @@ def train(
         else:
             modes = {module: module.training for module in model.modules()}
             with torch.no_grad():
-                value = float(training.validate(model))
+                found = training.validate(model)
+                try:
+                    value = float(found)
+                except (TypeError, ValueError, RuntimeError):
+                    requirement = "a function that returns a number"
+                    raise BadInput("Training.validate", requirement, describe(found)) from None
             for module, mode in modes.items():  # which `model.eval()` would leave behind
                 module.training = mode
         curve.append(Point(count, spent, value if math.isfinite(value) else math.inf))
@@ -191,7 +218,9 @@ def train(
             if peak and not failure:
                 used = peak_bytes(advance)
         except (BadInput, FactorizationFailed, NotConverged, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
-            if isinstance(error, BadInput) and not error.argument.startswith(("gradient", "loss")):
+            # What the training lacks, others lack too; what a member refuses, such as kernels that cannot be differentiated twice,
+            # is its own failure.
+            if isinstance(error, BadInput) and error.argument.startswith(("Training", "make_")):
                 raise
             failure = str(error)
             curve.append(Point(count, spent, math.inf))

@@ -212,7 +212,7 @@ def _refine(
         live = (norm > enough) & ~broken & ~stuck
     value = x * unit / scale
     returned = value * scale / unit
-    if not torch.equal(returned, x):  # large and small ones have left the range of their type
+    if bool(broken.any()) or not torch.equal(returned, x):  # large and small ones have left the range of their type
         norm = (right - product(returned)).norm(dim=-2)
     return value, norm / size.clamp(min=torch.finfo(size.dtype).tiny), taken, broken, stuck
 

@@ -97,7 +97,7 @@ class _Ahead(Transform):
         found = [torch.zeros_like(point) for point in ahead]
         for s in range(mine, len(ahead), ranks):
             put(step.parameters, parts(ahead[s], like))
-            found[s] = flat(step.evaluate()[1])
+            found[s] = flat(step.evaluate(alone=True)[1])
         put(step.parameters, saved)
         if group is not None and found:
             every = torch.stack(found)
@@ -141,9 +141,10 @@ class OptEx(Optimizer):
         $$\mu(x) = k(x)' (K + \sigma^2 I)^{-1} G, \qquad K_{ij} = \exp(-|x_i - x_j|^2 / (2 w^2)).$$
 
     With it N - 1 steps of the rule lead from x to N points, x with them; the true gradients there may be taken at the same time,
-    as none needs another: over the ranks of `process_group` they are. The rule's state then sees these gradients in turn, and its
-    last step goes from the last point. Where predictions are good this is N steps of the rule for one round of gradients; one after
-    the other, without ranks, there is nothing to gain.
+    as none needs another: over the ranks of `process_group` they are, whose closures must be of the same rows and of the module
+    itself, not of one that sums gradients over ranks. The rule's state then sees these gradients in turn, and its last step goes
+    from the last point. Where predictions are good this is N steps of the rule for one round of gradients; one after the other,
+    without ranks, there is nothing to gain.
 
     Departures: (1) the rule's state sees the true gradients of all N points, not predicted ones; (2) w is 3 times the largest
     distance of two points in the history.

@@ -90,7 +90,7 @@ class Projected(Transform):
         mean = step.state("main")
         # The first mean is the first gradient, so that it never points elsewhere.
         torch._foreach_lerp_(mean, updates, 1 - self.decay if step.number > 1 else 1.0)
-        others = [self.pair.slopes[id(parameter)] for parameter in step.parameters]
+        others = step.averaged([self.pair.slopes[id(parameter)] for parameter in step.parameters])
         others = list(torch._foreach_neg(others)) if step.group["maximize"] else others
         along = safe_ratio(dots(others, mean).sum(), dots(mean, mean).sum())
         free = torch._foreach_sub(others, scaled(mean, along))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from nearly.core.errors import BadInput
 from nearly.optim._layers import COMPILED, linear_layers
+from nearly.optim._matrices import gathered
 from nearly.optim._vectors import wide
 from nearly.optim.optimizer import Optimizer, Options
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
-
     from nearly.optim.step import Ask, Step
 
 
@@ -26,19 +25,22 @@ class LinearOptimizer(Optimizer):
         module = options.get("module")
         # What is none is refused when layers are recorded.
         found = linear_layers(module) if isinstance(module, nn.Module) else []
-        self._weights = frozenset(id(one.weight) for one in found)
+        self._linear = found
         super().__init__(params, defaults, **options)
 
     def takes(self, parameter: Tensor) -> bool:
         """Weights of linear layers."""
-        return id(parameter) in self._weights
+        return any(one.weight is parameter for one in self._linear)
 
     def _finite(self, steps: list[Step], ask: Ask) -> bool:
         own = [step for step in steps if not step.group["rest"]]
         assert self._layers is not None
         passed = self._layers.weights()
+        if not passed and any(_moving(one) for step in own for one in step.parameters):
+            self._layers.require_pass()
         for step in own:
-            missing = [one for one in step.parameters if step.number == 1 and id(one) not in passed]
+            uncalled = [one for one in step.parameters if step.number == 1 and id(one) not in passed]
+            missing = [one for one in uncalled if _moving(one)]
             if missing:
                 requirement = "called, for each linear layer whose weight has a gradient"
                 advice = f"Give weights that are used in other ways in a group with 'rest': True. {COMPILED}"
@@ -49,6 +51,11 @@ class LinearOptimizer(Optimizer):
                 return False
             raise BadInput("gradients of the layers' outputs", "finite, as their inputs", "NaN or infinite entries")
         return super()._finite(steps, ask)
+
+
+def _moving(parameter: Tensor) -> bool:
+    """Whether its gradient is not zero, as it is for layers not called, and where checkpoints are made room for."""
+    return parameter.grad is not None and bool(gathered(parameter.grad.any()))
 
 
 def rows(step: Step) -> list[tuple[int, Tensor, Tensor]]:
@@ -74,11 +81,3 @@ def square(side: int, start: float = 0.0) -> Callable[[Tensor], Tensor]:
         return start * torch.eye(parameter.shape[side], dtype=wide(parameter.dtype), device=parameter.device)
 
     return make
-
-
-def average(tensors: Sequence[Tensor], group: ProcessGroup | None) -> None:
-    """Replace tensors by their means over ranks, each of which has seen its own rows."""
-    if group is not None and group.size() > 1:
-        for tensor in tensors:
-            torch.distributed.all_reduce(tensor, group=group)
-        torch._foreach_div_(list(tensors), group.size())

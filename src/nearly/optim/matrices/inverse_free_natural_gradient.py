@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from nearly.optim._matrices import gathered, ranks_of, spread_like
+from nearly.optim._matrices import gathered, spread_like
+from nearly.optim._ranks import average, groups_of
 from nearly.optim._vectors import wide
-from nearly.optim.matrices._linear import LinearOptimizer, average, rows
+from nearly.optim.matrices._linear import LinearOptimizer, rows
 from nearly.optim.step import Transform
 from nearly.optim.transforms import Momentum
 
@@ -57,19 +58,19 @@ class _LocalFactors(Transform):
         factors = step.state("inputs factor", _eye(1)), step.state("outputs factor", _eye(0))
         moves = step.state("inputs momentum", _eye(1, 0.0)), step.state("outputs momentum", _eye(0, 0.0))
         if (step.number - 1) % self.every == 0:
-            group = ranks_of(updates[0], step.process_group)
+            groups = groups_of(updates[0], step.process_group)
             for place, *pair in rows(step):
-                self._update([side[place] for side in factors], [side[place] for side in moves], pair, group)
+                self._update([side[place] for side in factors], [side[place] for side in moves], pair, groups)
         return [
             spread_like(left @ (left.mT @ gathered(update) @ right) @ right.mT, update)
             for update, right, left in zip(updates, *factors, strict=True)
         ]
 
-    def _update(self, factors: list[Tensor], moves: list[Tensor], seen: list[Tensor], group: Any) -> None:
+    def _update(self, factors: list[Tensor], moves: list[Tensor], seen: list[Tensor], groups: list[Any]) -> None:
         kind = factors[0].dtype
         whitened = [part.to(kind) @ factor / len(part) ** 0.5 for part, factor in zip(seen, factors, strict=True)]
         covariances = [part.mT @ part for part in whitened]  # K^T U K and C^T G C
-        average(covariances, group)
+        average(covariances, groups)
         traces = [covariance.diagonal().sum() for covariance in covariances]
         sizes = [factor.square().sum() for factor in factors]
         for mine, other in ((0, 1), (1, 0)):

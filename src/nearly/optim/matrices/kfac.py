@@ -12,8 +12,9 @@ from torch import Tensor
 from nearly.core.errors import BadInput
 from nearly.linalg.products import hermitian_product
 from nearly.optim._matrices import each_matrix, gathered, ranks_of, spread_like
+from nearly.optim._ranks import average, groups_of
 from nearly.optim._vectors import dots, scaled
-from nearly.optim.matrices._linear import LinearOptimizer, average, rows, square
+from nearly.optim.matrices._linear import LinearOptimizer, rows, square
 from nearly.optim.step import Transform
 from nearly.optim.transforms import Momentum
 from nearly.optim.transforms.kronecker import refreshes
@@ -63,7 +64,7 @@ class _NaturalGradient(Transform):
             for moment, part in ((inputs[place], seen), (outputs[place], gradients)):
                 share = (1 - self.decay) / len(part)
                 hermitian_product(part.mT, part, moment, beta=self.decay, alpha=share, out=moment)
-        average([*inputs, *outputs], group)
+        average([*inputs, *outputs], groups_of(updates[0], step.process_group))
         inverses = step.state("inputs inverse", square(1)), step.state("outputs inverse", square(0))
         if refreshes(step.number, self.every):
             for kept, moments, damping in zip(inverses, (inputs, outputs), self.damping, strict=True):

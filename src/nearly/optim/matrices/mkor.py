@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from nearly.optim._matrices import gathered, ranks_of, spread_like
-from nearly.optim.matrices._linear import LinearOptimizer, average, rows, square
+from nearly.optim._matrices import gathered, spread_like
+from nearly.optim._ranks import average, groups_of
+from nearly.optim.matrices._linear import LinearOptimizer, rows, square
 from nearly.optim.step import Transform
 from nearly.optim.transforms import Graft, Moments, Momentum
 
@@ -57,7 +58,7 @@ class _RankOne(Transform):
         inverses = step.state("inputs inverse", square(1, 1.0)), step.state("outputs inverse", square(0, 1.0))
         if (step.number - 1) % self.every == 0:
             seen = [(place, pair[0].mean(dim=0), pair[1].mean(dim=0)) for place, *pair in rows(step)]
-            average([vector for _, *pair in seen for vector in pair], ranks_of(updates[0], step.process_group))
+            average([vector for _, *pair in seen for vector in pair], groups_of(updates[0], step.process_group))
             for place, *pair in seen:
                 for side, vector in zip(inverses, pair, strict=True):
                     self._update(side[place], vector)

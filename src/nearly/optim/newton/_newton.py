@@ -31,6 +31,8 @@ def hessian(step: Step, product: Callable[..., list[Tensor]] | None = None) -> T
         rows.append(flat(step.product(vectors, check=False) if product is None else product(vectors, like)))
         unit[i] = 0
     found = torch.stack(rows)
+    if product is not None:
+        (found,) = step.averaged([found])
     step.require_curvature([found])  # at once: an accelerator is not waited for after every product
     if product is not None and step.group["maximize"]:
         found = -found

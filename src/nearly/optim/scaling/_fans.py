@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nearly.core.errors import BadInput
 from nearly.core.validate import describe
@@ -16,14 +18,21 @@ Reading = tuple[Axes | None, bool]  # axes (None: not known), and whether the pa
 _ROWS_BY_INPUTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 _INPUTS_BY_ROWS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
+# The layers' own, and not those that old-style hooks and subclasses add, such as `weight_g` or a gain.
+_OWN = re.compile(r"(weight|bias)(_[ih]h)?(_(ih|hh|hr)_l\d+(_reverse)?)?|(in|q|k|v)_proj_(weight|bias)")
 
 
 def matching_shapes(model: nn.Module, base: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes of the base's parameters, by the names that they share with the model's.
 
     Raises:
-        BadInput: where names or numbers of dimensions differ.
+        BadInput: where names or numbers of dimensions differ, or lazy layers have no shapes yet.
     """
+    for role, module in (("model", model), ("base", base)):
+        lazy = [name for name, parameter in module.named_parameters() if is_lazy(parameter)]
+        if lazy:
+            advice = "Call the module once on a batch."
+            raise BadInput(f"{role}.{lazy[0]}", "initialized", "a parameter of a lazy layer", advice)
     shapes = {name: tuple(parameter.shape) for name, parameter in base.named_parameters()}
     own = dict(model.named_parameters())
     odd = sorted(own.keys() ^ shapes.keys())
@@ -66,16 +75,17 @@ _TIED = "For an embedding that is also the readout give (1, None), and divide th
 
 
 def _reading(module: nn.Module, leaf: str, parameter: Tensor) -> Reading:
-    known = isinstance(module, (*_ROWS_BY_INPUTS, *_INPUTS_BY_ROWS, *_TABLES))
+    known = isinstance(module, (*_ROWS_BY_INPUTS, *_INPUTS_BY_ROWS, *_TABLES)) and _OWN.fullmatch(leaf) is not None
     if parameter.ndim < 2:
         return (0, None), known
     if leaf in {"bias_k", "bias_v"}:  # of nn.MultiheadAttention: one further key, one further value
         return (parameter.ndim - 1, None), False
+    # Of a transposed convolution in groups no dimension counts the inputs of one output.
+    if not known or (isinstance(module, _INPUTS_BY_ROWS) and module.groups > 1):
+        return None, False
     if isinstance(module, _TABLES):
         return (1, None), True
-    if isinstance(module, _INPUTS_BY_ROWS):
-        return (1, 0), True
-    return ((0, 1), True) if known else (None, False)
+    return ((1, 0) if isinstance(module, _INPUTS_BY_ROWS) else (0, 1)), True
 
 
 def fan_ratios(name: str, parameter: Tensor, shape: tuple[int, ...], reading: Reading) -> tuple[float, float, float]:

@@ -102,8 +102,8 @@ def coordinate_check(
         loss: of the module's outputs and the targets.
         steps: of training; the change is measured after each.
         seeds: models per width.
-        layers: names of modules to watch whose outputs are tensors; all modules without submodules unless told. Of a module called
-            several times the last output counts.
+        layers: names of modules to watch whose outputs are tensors; unless told, all modules without submodules of which that is
+            true and that the model calls. Of a module called several times the last output counts.
 
     Returns:
         The changes and their slopes.
@@ -148,21 +148,22 @@ class _Watch:
 
     def __init__(self, model: nn.Module, layers: Sequence[str] | None) -> None:
         modules = dict(model.named_modules())
-        if layers is None:
-            layers = [name for name, module in modules.items() if not any(True for _ in module.children())]
         self.outputs: dict[str, Tensor] = {}
-        self.layers, self.hooks = layers, []
-        unknown = [name for name in layers if name not in modules]
+        self.asked = tuple(layers or ())
+        self.hooks = []
+        unknown = [name for name in self.asked if name not in modules]
         if unknown:
             raise BadInput("layers", "names of the model's modules", repr(unknown[0]))
-        for name in layers:
+        leaves = [name for name, module in modules.items() if not any(True for _ in module.children())]
+        for name in leaves if layers is None else layers:
             self.hooks.append(modules[name].register_forward_hook(self._keep(name)))
 
     def _keep(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not isinstance(output, Tensor):
+            if isinstance(output, Tensor):
+                self.outputs[name] = output.detach().clone()  # a following layer may work in place
+            elif name in self.asked:
                 raise BadInput("layers", "modules whose outputs are tensors", f"{name!r}, {describe(output)}")
-            self.outputs[name] = output.detach().clone()  # a following layer may work in place
 
         return hook
 
@@ -181,9 +182,9 @@ def _train(
     for step in range(steps + 1):
         optimizer.zero_grad()
         value = loss(model(inputs), targets)
-        missing = [name for name in watched.layers if name not in watched.outputs]
-        if missing:
-            raise BadInput("layers", "modules that the model calls", repr(missing[0]))
+        missing = [name for name in watched.asked if name not in watched.outputs]
+        if missing or not watched.outputs:
+            raise BadInput("layers", "modules that the model calls", repr(missing[0]) if missing else "none")
         if not bool(torch.isfinite(value)):
             raise BadInput("loss", "finite", f"{value.item()} after {step} steps", "Lower the learning rate.")
         if step == 0:

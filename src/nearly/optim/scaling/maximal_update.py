@@ -147,7 +147,7 @@ def maximal_update(
 
     Args:
         model: changed in place: weights of linear, convolutional, recurrent, attention and embedding layers are drawn anew, their
-            biases become 0; all other parameters keep their values.
+            biases become 0; all other parameters, and those that are frozen, keep their values.
         base: the same architecture, narrower: the same parameter names.
         family: a key of `RULES` ("adam" also for AdamW, RMSprop, Lion and others with steps of fixed entries); or a function of a
             parameter's name and value that says which: Muon for hidden matrices, Adam for the rest.
@@ -168,7 +168,8 @@ def maximal_update(
 
     Raises:
         BadInput: for parameters that do not match the base's, those of unknown layers whose dimensions differ and have no
-            `axes`, weights shared by layers that read them differently, unknown families and numbers out of range.
+            `axes`, weights shared by layers that read them differently, lazy layers not yet initialized, unknown families and
+            numbers out of range.
 
     Example:
         >>> mlp = lambda n: nn.Sequential(nn.Linear(8, n), nn.Tanh(), nn.Linear(n, n), nn.Tanh(), nn.Linear(n, 2, bias=False))
@@ -219,7 +220,9 @@ def maximal_update(
         if row.std is not None:
             _draw(drawn, row.std, generator)
     for module in model.modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None:
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag) or not module.weight.requires_grad:
+            continue
+        if module.padding_idx is not None:
             module.weight.detach()[module.padding_idx] = 0  # where no gradient would ever move it
     return MaximalUpdate(_merged(settings), rows)
 
@@ -256,7 +259,7 @@ def _depths(model: nn.Module) -> dict[Tensor, int]:
 
 def _deviation(name: str, parameter: Tensor, reading: Reading, ratios: Powers, gain: float) -> float | None:
     axes, drawn = reading
-    if not drawn or axes is None:
+    if not drawn or axes is None or not parameter.requires_grad:
         return None
     if parameter.numel() == 0:
         raise BadInput(name, "of one entry at least", describe(parameter))

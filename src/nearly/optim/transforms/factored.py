@@ -52,9 +52,11 @@ class FactoredMoment(Transform):
             squares = torch._foreach_mul(whole, whole)
             torch._foreach_lerp_(rows, [square.mean(dim=1, keepdim=True) for square in squares], share)
             torch._foreach_lerp_(columns, [square.mean(dim=0, keepdim=True) for square in squares], share)
+            del squares  # as long as all updates together
             means = [row.mean() for row in rows]
             across = _roots(torch._foreach_div(rows, [torch.where(mean > 0, mean, 1.0) for mean in means]))
-            divided = torch._foreach_div(torch._foreach_div(whole, across), _roots(columns))
+            divided = torch._foreach_div(whole, across)
+            torch._foreach_div_(divided, _roots(columns))
             for i, value in zip(matrices, divided, strict=True):
                 found[i] = spread_like(value, updates[i])
         return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from nearly.optim._vectors import wide
 from nearly.optim.step import Transform
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def _lie_alike(tensors: Sequence[Tensor]) -> bool:
 class SecondMoment(Transform):
     r"""$u / (\sqrt{\hat v} + \epsilon)$, v the running mean of $u^2$, as in RMSprop; `unbiased` divides v by $1 - \beta^t$.
 
+    The mean is kept in single precision at least.
+
     Args:
         decay: $\beta$ of v.
         eps: see above.
@@ -110,11 +113,13 @@ class SecondMoment(Transform):
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The updates, divided."""
-        square = step.state("square")
+        kind = wide(updates[0].dtype)  # squares of small numbers are zero in half precision
+        square = step.state("square", lambda parameter: torch.zeros_like(parameter, dtype=kind))
+        given = [update.to(kind) for update in updates]
         torch._foreach_mul_(square, self.decay)
-        torch._foreach_addcmul_(square, updates, updates, 1 - self.decay)
+        torch._foreach_addcmul_(square, given, given, 1 - self.decay)
         root = torch._foreach_sqrt(square)
         if self.unbiased:
             torch._foreach_div_(root, (1 - self.decay**step.number) ** 0.5)
         torch._foreach_add_(root, self.eps)
-        return list(torch._foreach_div(updates, root))
+        return [one.to(update.dtype) for one, update in zip(torch._foreach_div(given, root), updates, strict=True)]
