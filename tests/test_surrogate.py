@@ -98,7 +98,7 @@ def test_what_is_loaded_is_what_was_saved(case: str, tmp_path: Path) -> None:
     if surrogate.model.theorem is not None:
         assert torch.equal(loaded.bound(x), surrogate.bound(x))
     assert loaded.domain.settings() == surrogate.domain.settings()
-    for name in ("certificate", "cost", "method", "hyperparameters", "noun", "unit", "bytes"):
+    for name in ("certificate", "cost", "method", "hyperparameters", "noun", "unit", "columns", "bytes"):
         assert getattr(loaded, name) == getattr(surrogate, name), name
     assert type(loaded.certificate) is type(surrogate.certificate)
     assert type(loaded.domain) is type(surrogate.domain)
@@ -176,6 +176,9 @@ MISDESCRIBED: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Any]], No
     "no certificate entry": ("pod", remove("certificate"), "certificate"),
     "no cost entry": ("pod", remove("cost"), "cost"),
     "no noun": ("pod", remove("noun"), "noun"),
+    "no columns": ("pod", remove("columns"), "columns"),
+    "columns that are text": ("pod", put("columns", "abc"), "columns"),
+    "columns without names": ("pod", put("columns", [1, 2]), "columns"),
     "no fingerprints": ("pod", remove("seen"), "seen"),
     "no tensor": ("pod", remove("model.mean"), "mean"),
     "one tensor too many": ("svd, anywhere", lambda m, t: t.update({"model.extra": torch.zeros(2)}), "extra"),

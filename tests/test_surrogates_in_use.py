@@ -262,6 +262,32 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def test_columns_are_told_by_their_names(table: Path) -> None:
+    """Those of a file in another order, or with others beside them, are those that were fitted."""
+    folder, x = table.parent, np.random.default_rng(1).random((200, 2))
+    values = x[:, 0] + 10 * x[:, 1]
+    fitted = [f"{a:.6f},{b:.6f},{y:.6f}" for (a, b), y in zip(x, values, strict=True)]
+    (folder / "fit.csv").write_text("\n".join(["a,b,y", *fitted]))
+    assert invoke("fit", "fit.csv", "--outputs", "y", "--method", "functions.PolynomialLeastSquares")[0] == 0
+    asked, told = x[:5], []
+    orders = {"a,b": [0, 1], "b,extra,a": [1, 0, 0], "first,second": [0, 1]}
+    for head, places in orders.items():
+        rows = [",".join(f"{one:.6f}" for one in row) for row in asked[:, places]]
+        (folder / "ask.csv").write_text("\n".join([head, *rows]))
+        code, text = invoke("predict", "fit.safetensors", "ask.csv", "--out", "found.npz")
+        assert code == 0, text
+        told.append("in their order" in text)
+        assert np.allclose(np.load("found.npz")["outputs"].ravel(), values[:5], atol=1e-4)
+    assert told == [False, False, True]
+    (folder / "ask.csv").write_text("a,c\n0.5,0.5\n")
+    code, text = invoke("predict", "fit.safetensors", "ask.csv", "--out", "found.npz")
+    assert (code, "no b" in text, "--key" in text) == (2, True, True)
+    turned = [f"{b:.6f},{a:.6f},{y:.6f}" for (a, b), y in zip(x, values, strict=True)]
+    (folder / "turned.csv").write_text("\n".join(["b,a,y", *turned]))
+    code, text = invoke("certify", "fit.safetensors", "turned.csv", "--outputs", "y")
+    assert (code, "--inputs must be a,b" in text) == (2, True)
+
+
 def test_a_comparison_is_not_lost_to_the_name_of_its_picture(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nearly.core.compare.compare", lambda *_, **__: pytest.fail("compared before"))
     code, text = invoke("compare", "t.csv", "--outputs", "y", "--plot", "front.pdf")

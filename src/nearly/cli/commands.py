@@ -189,6 +189,7 @@ def certify(
     seen = read_artifact(artifact)[1]["seen"]
     target, quantile = _open(problem, options, _statement(quantile, confidence, seen=seen))
     surrogate = load(artifact, target=target)
+    _require_order(surrogate, target)
     recorded = certificate_to_manifest(surrogate.certificate)
     try:
         with progress_bars("certifying on fresh inputs"):
@@ -218,7 +219,7 @@ def certify(
 )
 @json_option
 def predict(artifact: str, inputs: str, out: str, key: str | None, problem: str | None, outside: str) -> None:
-    """Answer the INPUTS (.npz, .h5, .nc, .csv) with the surrogate in ARTIFACT."""  # noqa: DOC501 (this is help, errors are caught)
+    """Answer the INPUTS (.npz, .h5, .nc, .csv, whose columns are told by their names) with the surrogate in ARTIFACT."""  # noqa: DOC501 (this is help, errors are caught)
     import io
 
     import numpy as np
@@ -236,7 +237,8 @@ def predict(artifact: str, inputs: str, out: str, key: str | None, problem: str 
         raise BadInput("--out", "a .npz file", out)
     target = None if problem is None else _open(problem, {}, _statement(0.95, 0.99))[0]
     surrogate = load(artifact, target=target)
-    found = torch.from_numpy(read_array(inputs, key, integers=surrogate.model.takes_integers, notes=note))
+    whole = surrogate.model.takes_integers
+    found = torch.from_numpy(read_array(inputs, key, columns=surrogate.columns, integers=whole, notes=note))
     rows = _as_rows(found, surrogate)
     outsiders = (~surrogate.contains(rows)).nonzero().flatten().tolist()
     if outsiders:
@@ -331,6 +333,19 @@ def _as_typed(problem: str, options: dict[str, Any]) -> str:
         if value is not None:
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(words)
+
+
+def _require_order(surrogate: Surrogate, target: Target) -> None:
+    """Refuse the columns of the fit in another order.
+
+    Raises:
+        BadInput: then.
+    """
+    from nearly.core.errors import BadInput
+
+    fitted, given = surrogate.columns, target.columns
+    if fitted is not None and given is not None and fitted != given and set(fitted) == set(given):
+        raise BadInput("--inputs", ",".join(fitted), ",".join(given), "That is the order in which they were fitted.")
 
 
 def _as_rows(array: Tensor, surrogate: Surrogate) -> Tensor:

@@ -151,7 +151,9 @@ def _rows(problem: Stored, statement: Statement) -> tuple[Target, float]:
     )
     noun = problem.noun or ("function" if data.outputs.size == len(data.outputs) else "field")
     if statement.seen is not None:
-        return _unseen(problem, noun, data, statement)
+        target, level = _unseen(problem, noun, data, statement)
+        target.columns = data.columns
+        return target, level
     test, certify = data.test, problem.certify
     if certify is not None and problem.test_inputs is None:
         test = None  # so many rows of the others were asked for
@@ -163,7 +165,9 @@ def _rows(problem: Stored, statement: Statement) -> tuple[Target, float]:
             # A quarter, as more rows make the level less of an extreme; never fewer than the statement needs.
             least = least_samples(quantile, statement.asked(noun))
             certify = max(least, min(len(data.inputs) // 4, MOST_CERTIFYING))
-    return _target(problem, noun, (data.inputs, data.outputs), test, certify, quantile, statement), quantile
+    target = _target(problem, noun, (data.inputs, data.outputs), test, certify, quantile, statement)
+    target.columns = data.columns
+    return target, quantile
 
 
 def _unseen(problem: Stored, noun: str, data: Data, statement: Statement) -> tuple[Target, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -36,12 +37,14 @@ class Data:
         outputs: as many rows.
         test: (inputs, outputs) or None.
         names: of the arrays read, in that order.
+        columns: names of the inputs' columns in a table, else None.
     """
 
     inputs: np.ndarray
     outputs: np.ndarray
     test: tuple[np.ndarray, np.ndarray] | None
     names: tuple[str, ...]
+    columns: tuple[str, ...] | None = None
 
 
 def read_data(
@@ -81,11 +84,12 @@ def read_data(
         pair, test = _choose(source, inputs, outputs, test_inputs, test_outputs, notes)
         names = (*pair, *test)
         arrays = source.read_all(names, missing=drop_missing)
+        columns = None if source.table is None else tuple(source.columns(pair[0]))
     arrays = _turn(source, names, _one_dtype(names, arrays, notes), (inputs_axis, outputs_axis), notes)
     if drop_missing:
         for place in range(0, len(names), 2):
             arrays[place : place + 2] = _whole_rows(names[place : place + 2], arrays[place : place + 2], notes)
-    return Data(arrays[0], arrays[1], (arrays[2], arrays[3]) if test else None, names)
+    return Data(arrays[0], arrays[1], (arrays[2], arrays[3]) if test else None, names, columns)
 
 
 def read_series(
@@ -133,6 +137,7 @@ def read_array(
     path: str | os.PathLike[str],
     name: str | None = None,
     *,
+    columns: Sequence[str] | None = None,
     integers: bool = False,
     notes: Notes = lambda text: None,
 ) -> np.ndarray:
@@ -141,6 +146,7 @@ def read_array(
     Args:
         path: a .npz, .h5, .nc or .csv file.
         name: of the array or columns; by default the only array, one named as inputs usually are, or all columns of numbers.
+        columns: of a .csv that are meant where no name is given, in their order.
         integers: whether whole numbers are kept, as int64; a .csv has them where all its numbers are whole.
         notes: called with remarks on what was left out.
 
@@ -151,7 +157,7 @@ def read_array(
         BadInput: as `read_data`.
     """
     with open_source(Path(path)) as source:
-        chosen = source.default(notes) if name is None else name
+        chosen = source.default(notes, columns or ()) if name is None else name
         array = source.read(chosen, droppable=False)
     if integers and (array.dtype.kind in "iu" or (source.table is not None and bool((array % 1 == 0).all()))):
         return array.astype(np.int64)

@@ -9,7 +9,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,12 +70,21 @@ class Source:
         """Columns named as inputs or outputs usually are: the stem, with a number or without."""
         return [name for name in self.entries if re.fullmatch(rf"({stem})[_ ]?\d*", name, re.IGNORECASE)]
 
-    def default(self, notes: Notes) -> str:
-        """The name of the inputs where none is given.
+    def default(self, notes: Notes, columns: Sequence[str] = ()) -> str:
+        """The name of the inputs where none is given: in a table these columns, unless it has none of them.
 
         Raises:
-            BadInput: where nothing tells.
+            BadInput: where nothing tells, and where only some of the columns are there.
         """
+        known = [name for name in columns if name in self.entries]
+        if self.table is not None and known:
+            if len(known) < len(columns):
+                lacking = next(name for name in columns if name not in known)
+                advice = f"Name the columns that are meant, in the order of those, with --key. {self.has}"
+                raise BadInput(f"columns of {self.path}", f"{', '.join(columns)}, as fitted", f"no {lacking}", advice)
+            return ",".join(columns)
+        if self.table is not None and columns:
+            notes(f"note: no column of {self.path} is named as those fitted, so they are taken in their order")
         if len(self.entries) == 1:
             return next(iter(self.entries))
         lower = {key.lower(): key for key in self.entries}

@@ -116,6 +116,7 @@ class Method(ABC):
             noun=target.noun,
             unit=target.unit,
             seen=supply.seen,
+            columns=target.columns,
         )
 
     @abstractmethod

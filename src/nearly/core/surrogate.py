@@ -113,6 +113,7 @@ class Surrogate(nn.Module):
         noun: of the target.
         unit: of errors.
         seen: fingerprints of the data rows that were used to fit or choose, so that none of them ever certifies.
+        columns: names of the numbers of an input, where the data had any.
         outside: "raise" raises `OutOfDomain` for inputs outside the domain; "warn" warns, answers, and withdraws the certificate.
     """
 
@@ -128,6 +129,7 @@ class Surrogate(nn.Module):
         noun: str,
         unit: str,
         seen: Tensor | None = None,
+        columns: Sequence[str] | None = None,
         certificate: Certificate | None = None,
         cost: Cost | None = None,
         outside: Literal["raise", "warn"] = "raise",
@@ -136,6 +138,7 @@ class Surrogate(nn.Module):
         self.model, self.domain = model, domain
         self.method, self.hyperparameters, self.noun, self.unit = method, hyperparameters, noun, unit
         self.certificate, self.cost, self.outside = certificate, cost, outside
+        self.columns = None if columns is None else tuple(columns)
         self.register_buffer("seen", torch.zeros(0, dtype=torch.int64) if seen is None else seen)
 
     def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
@@ -255,6 +258,7 @@ class Surrogate(nn.Module):
             "hyperparameters": self.hyperparameters,
             "noun": self.noun,
             "unit": self.unit,
+            "columns": self.columns,
             "domain": {"kind": self.domain.kind, "settings": self.domain.settings()},
             "settings": self.model.settings,
             "certificate": certificate_to_manifest(self.certificate),
@@ -303,6 +307,7 @@ def load(path: str | Path, *, target: Target | None = None) -> Surrogate:
             noun=manifest["noun"],
             unit=manifest["unit"],
             seen=tensors["seen"],
+            columns=_names(manifest["columns"]),
             certificate=certificate_from_manifest(manifest["certificate"]),
             cost=None if manifest["cost"] is None else Cost.from_manifest(manifest["cost"]),
         )
@@ -322,6 +327,12 @@ def load(path: str | Path, *, target: Target | None = None) -> Surrogate:
             f"{path} lacks or misdescribes a part of a surrogate ({type(error).__name__}: {error})"
         ) from error
     return surrogate
+
+
+def _names(columns: Any) -> list[str] | None:
+    if columns is not None and not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
+        raise TypeError("columns are no list of texts")
+    return columns
 
 
 def _versions() -> dict[str, str]:

@@ -153,6 +153,7 @@ class Target(ABC):
         domain: where inputs may lie; None when only a sampler or data tells.
         unit: the norm and scale of `error`, in words.
         rows: the store behind a target made from data, else None.
+        columns: names of the numbers of an input, where the data had any.
     """
 
     noun: ClassVar[str]
@@ -160,6 +161,7 @@ class Target(ABC):
     domain: Domain | None
     unit: str
     rows: Rows | None = None
+    columns: tuple[str, ...] | None = None
     _first: tuple[int, Tensor] | None = None  # seed and fingerprints of the first inputs drawn
 
     @abstractmethod
