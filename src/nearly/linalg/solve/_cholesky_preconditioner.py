@@ -19,7 +19,9 @@ def cholesky_preconditioner(matrix: Tensor) -> Product | None:
     size of A: then there is one for whatever is positive definite. Eigenvalues of S^-1 A S^-1 above c become those of M A near 1.
 
     Source: Higham, Pranesh 2021, Exploiting lower precision arithmetic in solving symmetric positive definite linear systems and
-    least squares problems, SIAM Journal on Scientific Computing 43, doi:10.1137/19M1298263, algorithm 3.1.
+    least squares problems, SIAM Journal on Scientific Computing 43, doi:10.1137/19M1298263: the scaling, a shift by a multiple of
+    the diagonal, and factors that precondition GMRES. Conjugate gradients in its place, which they try as well, have no guarantee:
+    where these factors do not help, the iteration goes on without.
 
     Args:
         matrix: A, Hermitian, shape (*batch, n, n), entries in the range of single precision.
