@@ -95,6 +95,13 @@ def test_a_series_from_fit_to_forecast(run):
         later = np.stack(_wave(2006), axis=1)[2000:]
         assert found["outputs"].shape == (1, 6, 2)
         assert np.abs(found["outputs"][0] - later).max() < 0.3
+        foretold = found["outputs"]
+    Path("turned.csv").write_text(
+        "\n".join(["b,a", *(f"{y!r},{x!r}" for x, y in zip(a.tolist(), b.tolist(), strict=True))])
+    )
+    run("predict", "s.safetensors", "turned.csv", "-o", "f.npz")
+    with np.load("f.npz") as found:
+        assert np.array_equal(found["outputs"], foretold)
     Path("short.csv").write_text("a,b\n1,2\n")
     assert (
         "rows of the series must be at least 12"

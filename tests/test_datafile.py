@@ -197,7 +197,7 @@ def test_csv_with_and_without_a_header(tmp_path):
     said = []
     assert read_data(table, outputs="y", notes=said.append).inputs.tolist() == [[1, 2], [4, 5], [7, 8]]
     assert said == [f"note: date of {table} holds text and is left out"]
-    assert read_series(table)[0].shape == (3, 3)
+    assert read_series(table).inputs.shape == (3, 3)
     with pytest.raises(BadInput, match=r"column 'date' of .*got 'monday' in line 2"):
         read_data(table, inputs="date", outputs="y")
     table.write_text("1,2\n3,4\n")
@@ -335,4 +335,4 @@ def test_series_that_do_not_suffice_are_refused(tmp_path):
         read_series(path, inputs="u")
     with pytest.raises(BadInput, match=r"as many times as v \(100\); got 50"):
         read_series(path, inputs="v", outputs="w")
-    np.testing.assert_array_equal(read_series(path, inputs="v", axis="last")[0], rows.T)
+    np.testing.assert_array_equal(read_series(path, inputs="v", axis="last").inputs, rows.T)

@@ -92,7 +92,8 @@ def test_darcy_certifies_on_its_own_fifty_rows(run):
 
 def test_a_series_of_17_420_hours(run):
     path, said = _file("ETTh1.csv"), []
-    x, y = read_series(path, notes=said.append)
+    data = read_series(path, notes=said.append)
+    x, y = data.inputs, data.outputs
     assert said == [f"note: date of {path} holds text and is left out"]
     assert x.shape == y.shape == (17_420, 7)
     made = cut_windows(x, y, window=96, horizon=96)

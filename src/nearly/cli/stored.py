@@ -200,7 +200,7 @@ def _series(problem: Stored, statement: Statement) -> tuple[Target, float]:
             raise BadInput(name, "left out with window and horizon", getattr(problem, name))
     if problem.noun == "function":
         raise BadInput("noun", "field with window and horizon", problem.noun)
-    inputs, outputs = read_series(
+    data = read_series(
         problem.data,
         inputs=problem.inputs,
         outputs=problem.outputs,
@@ -208,16 +208,17 @@ def _series(problem: Stored, statement: Statement) -> tuple[Target, float]:
         drop_missing=problem.drop_missing,
         notes=statement.notes,
     )
-    made = cut_windows(inputs, outputs, window=window, horizon=horizon, certify=problem.certify)
+    made = cut_windows(data.inputs, data.outputs, window=window, horizon=horizon, certify=problem.certify)
     count = len(made.certifying[0])
     statement.notes(
-        f"note: {len(inputs)} rows, taken as equally spaced in time; {len(made.fitting[0])} windows fit, {count} later ones "
+        f"note: {len(data.inputs)} rows, taken as equally spaced in time; {len(made.fitting[0])} windows fit, {count} later ones "
         "certify, which share no row with these nor with each other"
     )
     if made.left_out:
         statement.notes(f"note: {made.left_out} more windows to fit touch missing values and are left out")
     quantile = statement.level(count, "field", "windows side by side")
     target = _target(problem, "field", made.fitting, made.certifying, None, quantile, statement)
+    target.columns = data.columns
     _check_split(target, statement)
     # Of windows, not even those that certify are exchangeable with the fitted ones: what is stated is about time to come.
     target.name += (

@@ -30,7 +30,7 @@ Axis = Literal["first", "last"]
 
 @dataclass(frozen=True)
 class Data:
-    """Rows read from a file: inputs with outputs, and a test set of the same shapes where there is one.
+    """Rows, or times, read from a file: inputs with outputs, and a test set of the same shapes where there is one.
 
     Attributes:
         inputs: one row per input.
@@ -100,7 +100,7 @@ def read_series(
     axis: Axis | None = None,
     drop_missing: bool = False,
     notes: Notes = lambda text: None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Data:
     """Read a series, one row per time: what its history is told by, and what shall be foretold.
 
     Args:
@@ -112,7 +112,7 @@ def read_series(
         notes: called with remarks on what was left out.
 
     Returns:
-        Two arrays of shape (times, columns).
+        The two, of shape (times, columns).
 
     Raises:
         BadInput: as `read_data`, and for arrays of more axes.
@@ -122,6 +122,7 @@ def read_series(
             inputs = source.default(notes) if source.table is None else ",".join(source.numbers(notes))
         names = (inputs, inputs if outputs is None else outputs)
         arrays = source.read_all(names, missing=drop_missing)
+        columns = None if source.table is None else tuple(source.columns(inputs))
     for place, (name, array) in enumerate(zip(names, arrays, strict=True)):
         if array.ndim > 2:
             raise BadInput(f"{name} of {path}", "a series, one row of numbers per time", f"the shape {array.shape}")
@@ -130,7 +131,7 @@ def read_series(
     x, y = _one_dtype(names, arrays, notes)
     if len(x) != len(y):
         raise BadInput(f"{names[1]} of {path}", f"of as many times as {names[0]} ({len(x)})", len(y))
-    return x, y
+    return Data(x, y, None, names, columns)
 
 
 def read_array(
