@@ -1,4 +1,4 @@
-"""Every optimizer takes the same steps on several ranks as on one: with replicas, and with sharded parameters."""
+"""Every optimizer takes the same steps on several ranks as on one: with replicas, sharded parameters and rows of their own."""
 
 import os
 import socket
@@ -11,26 +11,26 @@ import torch
 
 from nearly.optim._matrices import each_matrix
 
-SCRIPT = Path(__file__).parent / "distributed" / "steps.py"
-RANKS = 2
+SCRIPTS = Path(__file__).parent / "distributed"
+distributed = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
-def test_ranks_take_the_steps_of_one_process():
+def run_ranks(script, count, *arguments):
+    """Run a script once per rank, at the same time; each shall say that it is done, and nothing else."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-W", "error::FutureWarning", str(SCRIPT)]
+    command = [sys.executable, "-W", "error::FutureWarning", str(SCRIPTS / script)]
     ranks = [
         subprocess.Popen(
-            [*command, str(rank), str(RANKS), str(port)],
+            [*command, str(rank), str(count), str(port), *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
         )
-        for rank in range(RANKS)
+        for rank in range(count)
     ]
     try:
         results = [rank.communicate(timeout=200) for rank in ranks]
@@ -39,6 +39,17 @@ def test_ranks_take_the_steps_of_one_process():
             rank.kill()
     for out, err in results:
         assert out.strip() == "done", f"{out}\n{err[-2000:]}"
+
+
+@distributed
+def test_ranks_take_the_steps_of_one_process():
+    run_ranks("steps.py", 2)
+
+
+@distributed
+def test_ranks_with_rows_of_their_own_are_as_one_process_with_all(tmp_path):
+    for count in (2, 1):  # two share five rows unevenly, and one takes up their checkpoints
+        run_ranks("loops.py", count, tmp_path)
 
 
 def test_each_rank_works_on_its_share_alone(monkeypatch):
