@@ -207,8 +207,8 @@ def test_a_bound_reports_its_ratios() -> None:
     assert math.isfinite(exact.ratio_most)
 
 
-@pytest.mark.parametrize("value", [0.3, math.nan, math.inf])
-def test_what_lies_below_an_error_or_is_not_finite_is_no_bound(value: float) -> None:
+@pytest.mark.parametrize("value", [0.3, math.nan])
+def test_what_lies_below_an_error_or_is_no_number_is_no_bound(value: float) -> None:
     errors = draw(40) / 2 + 0.4
     bounds = errors + 0.5
     bounds[7] = value
@@ -218,6 +218,16 @@ def test_what_lies_below_an_error_or_is_not_finite_is_no_bound(value: float) -> 
     errors[7] = math.nan
     with pytest.raises(CertificateViolated):
         bound_from(probable(errors), errors, bounds + 1, "a theorem")
+
+
+def test_few_bounds_may_be_infinite_and_no_more() -> None:
+    errors = torch.linspace(0.1, 0.9, 200, dtype=torch.float64)
+    told, bounds = probable(errors), errors + 0.5
+    bounds[3] = math.inf
+    assert bound_from(told, errors, bounds, "a theorem").bound < 1.4
+    bounds[:40] = math.inf
+    with pytest.raises(CertificateViolated, match="the bound is infinite at 40 of 200 fresh inputs"):
+        bound_from(told, errors, bounds, "a theorem")
 
 
 # --- manifests

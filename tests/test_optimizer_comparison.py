@@ -1,5 +1,7 @@
 """Comparisons of optimizers: fair, complete, and kept when interrupted."""
 
+import functools
+import itertools
 import json
 import math
 
@@ -10,9 +12,9 @@ from torch import nn
 
 from nearly.cli import main
 from nearly.core.errors import BadInput
-from nearly.optim import AdamW, Training, compare, held_bytes, peak_bytes
-from nearly.optim.comparison import OptimizersInterrupted
-from nearly.optim.training import TUNING
+from nearly.optim import KFAC, AdaHessian, AdamW, Training, compare, held_bytes, peak_bytes
+from nearly.optim.comparison import OptimizerComparison, OptimizersInterrupted
+from nearly.optim.training import TUNING, Point, Trained
 
 POINTS = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
 TRAIN = """
@@ -211,3 +213,89 @@ def test_the_command_says_what_is_wrong_with_a_file(tmp_path, text):
 def test_the_command_lists_the_members():
     result = CliRunner().invoke(main, ["optim", "list", "--json"])
     assert "AdamW" in [card["name"] for card in json.loads(result.stdout)["optimizers"]]
+
+
+def test_what_trainings_would_share_is_refused():
+    model, batches = nn.Linear(3, 1), itertools.cycle(POINTS.split(16))
+    with pytest.raises(BadInput, match="make_model must be a function that returns a new module"):
+        compare(linear(make_model=lambda seed: model), ["AdamW"], steps=3, seeds=1)
+    with pytest.raises(BadInput, match="make_data must be a function that returns new batches"):
+        compare(linear(make_data=lambda seed: batches), ["AdamW"], steps=3, seeds=1)
+    frozen = nn.Linear(3, 3).requires_grad_(False)
+    shared = linear(make_model=lambda seed: nn.Sequential(frozen, nn.Linear(3, 1)))
+    assert math.isfinite(compare(shared, ["AdamW"], steps=3, seeds=1).frame()[0]["loss"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss": lambda model, batch: 3.0}, r"Training\.loss"),
+        ({"loss": lambda model, batch: model(batch)}, r"Training\.loss"),
+        ({"loss": lambda model, batch: model(batch).mean().detach()}, r"Training\.loss"),
+        ({"validate": lambda model: None}, r"Training\.validate"),
+        ({"make_data": lambda seed: None}, "make_data"),
+        ({"make_model": lambda seed: nn.LazyLinear(1)}, "lazy"),
+    ],
+)
+def test_trainings_that_are_none_are_refused_by_name(changes, words):
+    for name in ("AdamW", "AdaHessian", "torch.SGD"):
+        with pytest.raises(BadInput, match=words):
+            compare(linear(**changes), [name], steps=2, seeds=1)
+    with pytest.raises(BadInput, match="training"):
+        compare(changes, ["AdamW"], steps=2, seeds=1)
+
+
+def test_members_with_settings_of_ones_own_get_what_they_ask_for():
+    factories = {
+        "layers": functools.partial(KFAC, clip=None),
+        "closure": lambda params, lr=0.1: AdaHessian(params, lr=lr, eps=0.1),
+    }
+    found = compare(linear(), factories, steps=5, seeds=1)
+    assert all(not row["failure"] for row in found.frame())
+
+
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query = nn.Parameter(torch.ones(1, 1, 5, 3))
+
+    def forward(self, rows):
+        return nn.functional.scaled_dot_product_attention(self.query, rows[None, None, :5], rows[None, None, :5])
+
+
+def test_what_one_member_cannot_do_costs_none_of_the_others():
+    attention = linear(make_model=lambda seed: Attends(), loss=lambda model, batch: model(batch).square().mean())
+    found = compare(attention, ["AdamW", "AdaHessian"], steps=2, seeds=1)
+    assert found.names() == ["AdamW", "AdaHessian"]
+    failure = found.frame()[1]["failure"]
+    assert "differentiate twice" in failure
+    assert failure in str(found.table().caption)
+
+
+def test_models_without_linear_layers_are_compared_without_members_for_them(monkeypatch):
+    cards = {"optim.AdamW": AdamW.card, "optim.KFAC": KFAC.card}
+    monkeypatch.setattr("nearly.optim.comparison.optimizer_cards", lambda: cards)
+    norm = linear(make_model=lambda seed: nn.LayerNorm(3))
+    assert compare(norm, steps=2, seeds=1).names() == ["AdamW"]
+    assert set(compare(linear(), steps=2, seeds=1).names()) == {"AdamW", "KFAC"}
+
+
+@pytest.mark.parametrize("losses", [(-1.0, -2.0), (math.inf, math.inf), (1.0, math.inf)])
+def test_curves_of_any_losses_are_drawn(losses, tmp_path):
+    curve = tuple(Point(i, float(i), loss) for i, loss in enumerate(losses))
+    found = OptimizerComparison("steps", 2.0, (Trained("one", 0, 0.1, curve, 0),), 1)
+    assert found.plot(tmp_path / "curves.svg").stat().st_size
+
+
+def test_files_find_their_neighbors_and_may_not_end_the_command(run, tmp_path):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "neighbor_of_lab.py").write_text("import torch\nrows = torch.ones(4, 2)\n")
+    (tmp_path / "lab" / "train.py").write_text(
+        "from torch import nn\nfrom neighbor_of_lab import rows\n"
+        "def make_model(seed): return nn.Linear(2, 1)\ndef make_data(seed): return [rows]\n"
+        "def loss(model, batch): return model(batch).square().mean()\n"
+    )
+    options = ("--steps", "2", "--seeds", "1", "--optimizer", "AdamW")
+    assert "AdamW" in run("optim", "compare", "lab/train.py", *options).output
+    (tmp_path / "ends.py").write_text("raise SystemExit(0)\n")
+    assert "SystemExit" in run("optim", "compare", "ends.py", *options, code=2).output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,6 @@ from nearly.core.datafile import Axis, Data, read_array, read_data, read_series
 from nearly.core.errors import BadInput, TooFewSamples
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from nearly.core.target import Target
@@ -151,23 +150,19 @@ def _rows(problem: Stored, statement: Statement) -> tuple[Target, float]:
     )
     noun = problem.noun or ("function" if data.outputs.size == len(data.outputs) else "field")
     if statement.seen is not None:
-        target, level = _unseen(problem, noun, data, statement)
-        target.columns = data.columns
-        return target, level
-    test, certify = data.test, problem.certify
+        return _unseen(problem, noun, data, statement)
+    certify = problem.certify
     if certify is not None and problem.test_inputs is None:
-        test = None  # so many rows of the others were asked for
-    if test is not None:
-        quantile = statement.level(len(test[0]), noun, f"rows of {data.names[2]}")
+        data = replace(data, test=None)  # so many rows of the others were asked for
+    if data.test is not None:
+        quantile = statement.level(len(data.test[0]), noun, f"rows of {data.names[2]}")
     else:
         quantile = QUANTILE if statement.quantile is None else statement.quantile
         if certify is None:
             # A quarter, as more rows make the level less of an extreme; never fewer than the statement needs.
             least = least_samples(quantile, statement.asked(noun))
             certify = max(least, min(len(data.inputs) // 4, MOST_CERTIFYING))
-    target = _target(problem, noun, (data.inputs, data.outputs), test, certify, quantile, statement)
-    target.columns = data.columns
-    return target, quantile
+    return _target(problem, noun, data, certify, quantile, statement), quantile
 
 
 def _unseen(problem: Stored, noun: str, data: Data, statement: Statement) -> tuple[Target, float]:
@@ -179,10 +174,11 @@ def _unseen(problem: Stored, noun: str, data: Data, statement: Statement) -> tup
 
     assert statement.seen is not None
     pairs = [(data.inputs, data.outputs)] + ([] if data.test is None else [data.test])
-    joined = np.concatenate([x for x, _ in pairs]), np.concatenate([y for _, y in pairs])
+    inputs, outputs = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     # Only the rows' order matters of this split, not its sizes.
     some = least_samples(LEAST_QUANTILE, statement.confidence)
-    target = _target(problem, noun, joined, None, some, LEAST_QUANTILE, statement)
+    joined = replace(data, inputs=inputs, outputs=outputs, test=None)
+    target = _target(problem, noun, joined, some, LEAST_QUANTILE, statement)
     rows = target.rows
     assert rows is not None
     order = torch.cat([rows.certifying, rows.fitting])
@@ -217,8 +213,9 @@ def _series(problem: Stored, statement: Statement) -> tuple[Target, float]:
     if made.left_out:
         statement.notes(f"note: {made.left_out} more windows to fit touch missing values and are left out")
     quantile = statement.level(count, "field", "windows side by side")
-    target = _target(problem, "field", made.fitting, made.certifying, None, quantile, statement)
-    target.columns = data.columns
+    inputs, outputs = made.fitting
+    windows = replace(data, inputs=inputs, outputs=outputs, test=made.certifying)
+    target = _target(problem, "field", windows, None, quantile, statement)
     _check_split(target, statement)
     # Of windows, not even those that certify are exchangeable with the fitted ones: what is stated is about time to come.
     target.name += (
@@ -247,8 +244,7 @@ def _check_split(target: Target, statement: Statement) -> None:
 def _target(
     problem: Stored,
     noun: str,
-    fitting: tuple[np.ndarray, np.ndarray],
-    certifying: tuple[np.ndarray, np.ndarray] | None,
+    data: Data,
     certify: int | None,
     quantile: float,
     statement: Statement,
@@ -257,16 +253,18 @@ def _target(
 
     from nearly.core.nouns import Field, Function
 
-    x, y = (torch.from_numpy(array) for array in fitting)
+    x, y = torch.from_numpy(data.inputs), torch.from_numpy(data.outputs)
     shared: Any = {
         "certify": certify,
-        "certifying": None if certifying is None else tuple(torch.from_numpy(array) for array in certifying),
+        "certifying": None if data.test is None else tuple(torch.from_numpy(array) for array in data.test),
         "quantile": quantile,
         "confidence": statement.confidence,
         "name": Path(problem.data).stem,
     }
-    return (
+    target: Target = (
         Function.from_data(x, y, metric=problem.metric, **shared)
         if noun == "function"
         else Field.from_data(x, y, **shared)
     )
+    target.columns = data.columns
+    return target

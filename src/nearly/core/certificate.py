@@ -200,7 +200,7 @@ class Bound(Probable):
         theorem: the theorem and its assumptions, in words.
         ratio_least: least measured bound / error; below 1 no `Bound` is made.
         ratio_median: median of the same.
-        ratio_most: largest of the same.
+        ratio_most: largest of the same; the largest number of its type where a bound was infinite or an error zero.
         bound: the order statistic of the bounds at the place of `error` among the errors.
     """
 
@@ -259,14 +259,20 @@ def bound_from(probable: Probable, errors: Float[Tensor, " n"], bounds: Float[Te
         The certificate.
 
     Raises:
-        CertificateViolated: when a bound lies below its error or is not finite.
+        CertificateViolated: when a bound lies below its error or is NaN, or so many are infinite that nothing is certified.
     """
-    bad = ~((errors <= bounds) & torch.isfinite(bounds))
+    bad = ~(errors <= bounds)
     if bool(bad.any()):
         at = int(bad.nonzero()[0, 0])
         raise CertificateViolated(
             f"the bound lies below the true error at {int(bad.sum())} of {len(errors)} fresh inputs "
             f"(first: bound {float(bounds[at]):.3g}, error {float(errors[at]):.3g}); it is no bound"
+        )
+    level = float(bounds.sort().values[max(0, int((errors <= probable.error).sum()) - 1)])
+    if not level < math.inf:  # a few may be, where a theorem says nothing: that is no false bound
+        many = int(torch.isinf(bounds).sum())
+        raise CertificateViolated(
+            f"the bound is infinite at {many} of {len(errors)} fresh inputs; it says nothing there"
         )
     ratios = bounds / errors.clamp(min=torch.finfo(errors.dtype).tiny)
     return Bound(
@@ -275,7 +281,7 @@ def bound_from(probable: Probable, errors: Float[Tensor, " n"], bounds: Float[Te
         ratio_least=float(ratios.min()),
         ratio_median=float(ratios.median()),
         ratio_most=min(float(ratios.max()), torch.finfo(torch.float64).max),
-        bound=float(bounds.sort().values[max(0, int((errors <= probable.error).sum()) - 1)]),
+        bound=level,
     )
 
 

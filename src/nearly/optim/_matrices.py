@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nearly.optim._ranks import first_group
+
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
@@ -49,16 +51,10 @@ def each_matrix(
             operand[places[0]][None] if len(places) == 1 else torch.stack([operand[i] for i in places])
             for operand in whole
         ]
-        group = ranks_of(operands[0][places[0]], process_group)
+        group = first_group(operands[0][places[0]], process_group)
         for i, result in zip(places, _shared(function, batches, group), strict=True):
             results[i] = spread_like(result, operands[0][i])
     return results
-
-
-def ranks_of(tensor: Any, process_group: ProcessGroup | None) -> ProcessGroup | None:
-    """The ranks over which a tensor is distributed; for any other, those that hold the same, if there are several."""
-    mesh = getattr(tensor, "device_mesh", None)
-    return process_group if mesh is None else mesh.get_group(0)
 
 
 def gathered(tensor: Tensor) -> Tensor:

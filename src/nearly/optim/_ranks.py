@@ -1,4 +1,4 @@
-"""Means over ranks, each of which has seen rows of its own."""
+"""The ranks that a tensor lies on, and means over them where each has seen rows of its own."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def groups_of(tensor: Any, process_group: ProcessGroup | None) -> list[ProcessGr
     mesh = getattr(tensor, "device_mesh", None)
     found = [process_group] if mesh is None else mesh.get_all_groups()
     return [group for group in found if group is not None and group.size() > 1]
+
+
+def first_group(tensor: Any, process_group: ProcessGroup | None) -> ProcessGroup | None:
+    """The first of these, if there is any: ranks that share out what all of them hold."""
+    return next(iter(groups_of(tensor, process_group)), None)
 
 
 def average(tensors: Sequence[Tensor], groups: Sequence[ProcessGroup]) -> None:

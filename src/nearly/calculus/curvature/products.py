@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -246,8 +245,13 @@ def _between(
         inner = curve(outputs.detach().requires_grad_(), *rest)
         dual = torch.zeros_like(outputs, requires_grad=True)
         back = recorded("model", "whose outputs depend", outputs, tensors, dual)
-        once = partial(pull, together=takes_batches([outputs]))
-        return lambda parts: once([outputs], tensors, [inner(once(back, [dual], parts)[0])])
+        together = takes_batches([outputs])
+
+        def product(parts: list[Tensor]) -> list[Tensor]:
+            images = pull(back, [dual], parts, together=together)
+            return pull([outputs], tensors, [inner(images[0])], together=together)
+
+        return product
 
     return record
 

@@ -127,10 +127,12 @@ def solve(
     most = 10 * columns.shape[-2] if iterations is None else iterations
     with torch.no_grad():
         near, scale = near_one(matrix)
-        if factors is None and block is None and preconditioner is None and recipe.factors is not None:
+        if recipe.factors is not None and factors is None and block is None and preconditioner is None:
             factors = recipe.factors(near) if isinstance(near, Tensor) and _is_factored(near) else None
         shared = factors is None and (_shared(matrix, columns) if block is None else block)
-        opening = recipe.block if shared else None if factors is None else _preconditioned(recipe.run, factors)
+        opening = recipe.block if shared else None
+        if factors is not None:
+            opening = _preconditioned(recipe.run, factors)
         parts = _blocks(matrix, columns.detach(), shared=shared)
         refine = partial(_refine, recipe, near, scale, applied, tolerance, most, opening)
         # Products of sparse matrices hardly gain from threads, so blocks do; what is not ours may not bear several at once.

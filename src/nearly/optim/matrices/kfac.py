@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nearly.core.errors import BadInput
 from nearly.linalg.products import hermitian_product
-from nearly.optim._matrices import each_matrix, gathered, ranks_of, spread_like
-from nearly.optim._ranks import average, groups_of
+from nearly.optim._matrices import each_matrix, gathered, spread_like
+from nearly.optim._ranks import average, first_group, groups_of
 from nearly.optim._vectors import dots, scaled
 from nearly.optim.matrices._linear import LinearOptimizer, rows, square
 from nearly.optim.step import Transform
@@ -58,7 +58,7 @@ class _NaturalGradient(Transform):
 
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The directions."""
-        group = ranks_of(updates[0], step.process_group)
+        group = first_group(updates[0], step.process_group)
         inputs, outputs = step.state("inputs", square(1)), step.state("outputs", square(0))
         for place, seen, gradients in rows(step):
             for moment, part in ((inputs[place], seen), (outputs[place], gradients)):

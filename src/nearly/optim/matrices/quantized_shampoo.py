@@ -13,7 +13,8 @@ from nearly.linalg.orthogonalize import bjorck
 from nearly.linalg.products import hermitian_product
 from nearly.linalg.quantize import Quantized, quantize
 from nearly.linalg.threads import eigh
-from nearly.optim._matrices import each_matrix, gathered, ranks_of
+from nearly.optim._matrices import each_matrix, gathered
+from nearly.optim._ranks import first_group
 from nearly.optim.optimizer import Optimizer, Options
 from nearly.optim.step import Transform
 from nearly.optim.transforms import Momentum
@@ -66,7 +67,7 @@ class _QuantizedKronecker(Transform):
     def __call__(self, updates: list[Tensor], step: Step) -> list[Tensor]:
         """The directions, of no particular size."""
         pieces = [blocks(gathered(update), self.block) for update in updates]
-        sides, group = {"left": pieces, "right": [x.mT for x in pieces]}, ranks_of(updates[0], step.process_group)
+        sides, group = {"left": pieces, "right": [x.mT for x in pieces]}, first_group(updates[0], step.process_group)
         left, right = (self._roots(side, flat, step, group) for side, flat in sides.items())
         return [whole(a @ x @ b, like) for a, x, b, like in zip(left, pieces, right, updates, strict=True)]
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from nearly.linalg.factorize import inverse_root_of
 from nearly.linalg.products import hermitian_product
-from nearly.optim._matrices import each_matrix, gathered, ranks_of, spread_like
+from nearly.optim._matrices import each_matrix, gathered, spread_like
+from nearly.optim._ranks import first_group
 from nearly.optim._vectors import wide
 from nearly.optim.step import Transform
 
@@ -60,7 +61,7 @@ class Kronecker(Transform):
         if refreshes(step.number, self.every):
             moments = [one for side in sides.values() for factor in side for one in factor]
             kept = [one for side in roots for factor in side for one in factor]
-            group = ranks_of(updates[0], step.process_group)
+            group = first_group(updates[0], step.process_group)
             found = each_matrix(lambda batch: self._roots(batch, step.number), moments, process_group=group)
             torch._foreach_copy_(kept, found)
         found = [left @ piece @ right for piece, left, right in zip(pieces, *roots, strict=True)]
